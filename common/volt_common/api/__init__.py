@@ -1,0 +1,1 @@
+"""The contracts: one file per daemon, typed messages and nothing else."""

@@ -1,0 +1,41 @@
+"""The protocol without a socket: frames and bytes in, values out. docs/protocol.md describes it."""
+
+from volt_common.wire.message import (
+    MAX_DEADLINE_MS,
+    MAX_DESCRIPTORS,
+    MAX_MESSAGE,
+    MAX_PACKET,
+    VERSION,
+    Header,
+    Kind,
+    Problem,
+    Progress,
+    decode_header,
+    encode,
+    encode_header,
+    internal,
+    join_packet,
+    new_id,
+    problem_of,
+    split_packet,
+)
+
+__all__ = [
+    "MAX_DEADLINE_MS",
+    "MAX_DESCRIPTORS",
+    "MAX_MESSAGE",
+    "MAX_PACKET",
+    "VERSION",
+    "Header",
+    "Kind",
+    "Problem",
+    "Progress",
+    "decode_header",
+    "encode",
+    "encode_header",
+    "internal",
+    "join_packet",
+    "new_id",
+    "problem_of",
+    "split_packet",
+]

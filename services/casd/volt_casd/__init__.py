@@ -1,0 +1,1 @@
+"""Stellarium, the content-addressed store."""
