@@ -177,15 +177,14 @@ class Inodes:
             try:
                 if len(name) != 64:
                     _check_file(entry)
-                add(
-                    pack(
-                        CHUNKED, xattr_count, entry.mode, 0, entry.size, bits if bits > 0 else 0, number, entry.uid,
-                        entry.gid, seconds, nanoseconds, self._links(entry) if entry.link else 1, xattr.REDIRECT,
-                        f"/{name[:2]}/{name}".encode(), NULL_BLOCK,
-                    )  # fmt: skip
-                )
+                packed = pack(
+                    CHUNKED, xattr_count, entry.mode, 0, entry.size, bits if bits > 0 else 0, number, entry.uid,
+                    entry.gid, seconds, nanoseconds, self._links(entry) if entry.link else 1, xattr.REDIRECT,
+                    f"/{name[:2]}/{name}".encode(), NULL_BLOCK,
+                )  # fmt: skip
             except (ValueError, error) as why:
                 raise invalid(entry.path, str(why)) from why
+            add(packed)
         self._length, self.count = length, number
         self.chunked |= bool(indexes)
 

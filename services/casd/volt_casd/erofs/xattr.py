@@ -73,7 +73,7 @@ METACOPY: Final = HEADER + _entry(b"trusted.overlay.metacopy", b"")
 """A header, and the mark of an inode whose data overlayfs finds elsewhere."""
 
 OBJECT_PATH_LENGTH: Final = len(object_path(bytes(32)))
-REDIRECT: Final = METACOPY + _entry(_REDIRECT, bytes(OBJECT_PATH_LENGTH))[: -OBJECT_PATH_LENGTH]
+REDIRECT: Final = METACOPY + _entry(_REDIRECT, bytes(OBJECT_PATH_LENGTH))[:-OBJECT_PATH_LENGTH]
 """The xattrs of a redirecting inode up to the object's path, which ends them: its length is a multiple of 4."""
 
 
