@@ -1,0 +1,5 @@
+"""`python -m volt`."""
+
+from volt.main import main
+
+raise SystemExit(main())

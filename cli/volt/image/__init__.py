@@ -1,0 +1,1 @@
+"""Verbs about images: names for trees in casd."""
