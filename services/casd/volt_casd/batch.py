@@ -142,6 +142,7 @@ class Incoming:
             return self._batch.put(self._objects, memoryview(self._buffer))
         try:
             os.ftruncate(self._fd, self.size)
+            point("object.staged")
             return self._batch.place(self._objects, self._hasher.digest(), self.size, self._path)
         except OSError as error:
             raise faults.of_os(error, "writing an object") from error

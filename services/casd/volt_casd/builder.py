@@ -117,9 +117,7 @@ class Builder:
             self._links.setdefault(node.link, entry)
         return entry
 
-    def _store_file(
-        self, chunks: Iterator[memoryview], size: int, extents: Sequence[tuple[int, int]] | None
-    ) -> bytes:
+    def _store_file(self, chunks: Iterator[memoryview], size: int, extents: Sequence[tuple[int, int]] | None) -> bytes:
         """One file of a tar stream, with its holes."""
         if extents is None and size <= 1 << 20:
             return self._batch.put(self._store.objects, next(chunks)).digest

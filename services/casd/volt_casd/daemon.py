@@ -110,7 +110,7 @@ class Casd:
         store = self._store
         match call:
             case cas.RefSet(name=name, kind=kind, digest=digest, expect=expect):
-                return await self._quick(store.set_ref, name, kind, bytes.fromhex(digest), expect)
+                return await self._change(store.set_ref, name, kind, bytes.fromhex(digest), expect)
             case cas.RefGet(name=name):
                 return await self._quick(store.refs.get, name)
             case cas.RefList(prefix=prefix):
@@ -118,7 +118,7 @@ class Casd:
                     await request.item(ref)
                 return Nothing()
             case cas.RefDelete(name=name, expect=expect):
-                await self._quick(store.refs.delete, name, expect)
+                await self._change(store.refs.delete, name, expect)
                 return Nothing()
             case cas.Status():
                 return await self._quick(status, store, self._counts)
@@ -139,9 +139,10 @@ class Casd:
 
     async def _verify(self, request: Request) -> cas.Verified:
         with self._cancel() as cancel:
-            run = verify.Verification(self._store, cancel)
+            store = self._store
+            run = verify.Verification(store, cancel)
             found = run.run()
-            total = 0
+            total = sum([(await self._quick(self._counts.of, o.path))[0] for o in (store.trees, store.objects)])
             while (bad := await self._work(cancel, _next, found)) is not found:
                 if isinstance(bad, cas.BadObject):
                     log.error("object %s: %s; needed by %s", bad.digest, bad.problem, ", ".join(bad.refs) or "no ref")
@@ -157,7 +158,7 @@ class Casd:
         match call:
             case cas.Put(ref=ref):
                 with self._cancel() as cancel:
-                    stored = await self._work(cancel, store.put, request.fds[0], ref, cancel)
+                    stored = await self._decide(cancel, store.put, request.fds[0], ref, cancel)
                 return cas.Stored(stored.digest.hex(), stored.size, stored.new)
             case cas.Open(digest=digest):
                 return self._opened(request, await self._quick(store.open, bytes.fromhex(digest)))
@@ -198,7 +199,7 @@ class Casd:
                     last = batch.last
                     if not last:
                         await request.item(taken)
-                return await self._work(cancel, builder.finish)
+                return await self._decide(cancel, builder.finish)
             finally:
                 await self._work(cancel, builder.close)
 
@@ -229,7 +230,7 @@ class Casd:
             builder = await self._work(cancel, Builder, self._store, ref, cancel)
             telling = asyncio.create_task(tell())
             try:
-                return await self._work(cancel, make, builder, say)
+                return await self._decide(cancel, make, builder, say)
             finally:
                 telling.cancel()
                 await self._work(cancel, builder.close)
@@ -245,15 +246,24 @@ class Casd:
             cancel.close()
 
     async def _quick(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """In a thread, to its end whatever happens to the caller."""
-        return await _finish(self._short, None, lambda: function(*args, **kwargs))
+        """Reading that takes moments, in a thread."""
+        return await _finish(self._short, None, False, lambda: function(*args, **kwargs))
+
+    async def _change(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A change that takes moments: what has taken effect is answered so, even to a caller that is gone,
+        since it may come back with the same id."""
+        return await _finish(self._short, None, True, lambda: function(*args, **kwargs))
 
     async def _work(self, cancel: Cancel, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """In a thread, which hears of it when the caller goes; returns when the thread is done."""
-        return await _finish(self._long, cancel, lambda: function(*args, **kwargs))
+        """Long work, which hears of it when the caller goes; returns when the thread is done."""
+        return await _finish(self._long, cancel, False, lambda: function(*args, **kwargs))
+
+    async def _decide(self, cancel: Cancel, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Long work that may take effect before it hears of a cancel: answered as `_change`."""
+        return await _finish(self._long, cancel, True, lambda: function(*args, **kwargs))
 
 
-async def _finish(pool: Executor, cancel: Cancel | None, function: Callable[[], T]) -> T:
+async def _finish(pool: Executor, cancel: Cancel | None, decides: bool, function: Callable[[], T]) -> T:
     future = asyncio.get_running_loop().run_in_executor(pool, function)
     try:
         return await asyncio.shield(future)
@@ -264,7 +274,8 @@ async def _finish(pool: Executor, cancel: Cancel | None, function: Callable[[], 
         while not future.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([future])
-        future.exception()
+        if future.exception() is None and decides:
+            return future.result()
         raise
 
 

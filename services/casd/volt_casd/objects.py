@@ -22,6 +22,7 @@ from blake3 import blake3
 
 from volt_casd import faults
 from volt_common.errors import Corrupt, NotFound
+from volt_common.failpoint import point
 
 PENDING: Final = 0o400
 DURABLE: Final = 0o444
@@ -144,7 +145,9 @@ class Objects:
                         self._end(pending)
                         return None, False
             try:
+                point("object.created")
                 write_all(fd, data)
+                point("object.written")
             except BaseException:
                 os.unlink(path, dir_fd=self.fd)
                 raise
@@ -174,6 +177,7 @@ class Objects:
             self._end(pending)
             raise
         self._written(pending)
+        point("object.placed")
         return pending, True
 
     def settle(self, pending: Pending) -> None:
@@ -184,6 +188,7 @@ class Objects:
             if pending.over:
                 return  # another holder was first
         os.chmod(path_of(pending.digest), DURABLE, dir_fd=self.fd)
+        point("object.settled")
         self._end(pending)
 
     def release(self, pending: Pending, *, damaged: bool = False) -> None:

@@ -28,7 +28,7 @@ class Recovered(NamedTuple):
 
 
 def empty_staging(store: Store) -> None:
-    """Nothing in it was ever acknowledged. Raises OSError."""
+    """Remove what was never acknowledged. Nobody else may use the store yet. Raises OSError."""
     with os.scandir(store.staging) as found:
         for item in found:
             if item.is_dir(follow_symlinks=False):
@@ -41,7 +41,6 @@ def recover(store: Store, cancelled: Cancelled) -> Recovered:
     """Keep or drop what is not known durable. Safe beside any other use of the store. Raises VoltError."""
     kept = dropped = 0
     try:
-        store.refs.clear_leftovers()
         for objects in (store.objects, store.trees):
             for digest, status in objects.names():
                 if cancelled():

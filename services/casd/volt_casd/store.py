@@ -29,6 +29,7 @@ from volt_casd.views import Views
 from volt_common import durable
 from volt_common.api.cas import Form, Ref, ViewReady
 from volt_common.errors import Conflict, Corrupt, Invalid, NotFound
+from volt_common.failpoint import point
 
 _HEX: Final = re.compile(r"[0-9a-f]{64}\Z")
 _TREES_KEPT: Final = 2  # decoded; a tree of 100,000 paths takes some 40 MiB
@@ -49,11 +50,13 @@ class Store:
             self.trees = Objects(self.path, "trees")
             self.refs = Refs(self.path)
             self.views = Views(self)
+            self._dirty = os.path.join(self.path, "dirty")
+            self.clean = not os.path.exists(self._dirty)
             recover.empty_staging(self)
+            if not self.clean:
+                self.refs.clear_leftovers()
         except OSError as error:
             raise faults.of_os(error, f"opening {path}") from error
-        self._dirty = os.path.join(self.path, "dirty")
-        self.clean = not os.path.exists(self._dirty)
         self._marked = not self.clean
         self._mark_lock = threading.Lock()
         self._decoded: OrderedDict[bytes, list[tree.Entry]] = OrderedDict()
@@ -102,6 +105,7 @@ class Store:
                 if not self._marked:
                     durable.write_file(self._dirty, b"objects of mode 0400 may be damaged\n", 0o600)
                     self._marked = True
+                    point("store.marked")
             return Batch(self.path, self.staging)
         except OSError as error:
             raise faults.of_os(error, "beginning to write") from error
@@ -181,9 +185,7 @@ class Store:
         """Make the EROFS image of a tree unless it is there. Raises NotFound, Invalid, Exhausted."""
         image = self.views.make(digest, form)
         root = self.entries(digest)[0]
-        return ViewReady(
-            digest.hex(), form, image.size, image.sha256, root.mode, root.uid, root.gid, root.mtime_ns
-        )
+        return ViewReady(digest.hex(), form, image.size, image.sha256, root.mode, root.uid, root.gid, root.mtime_ns)
 
     def open(self, digest: bytes) -> int:
         """A read-only descriptor of an object, or of a tree's bytes. Raises NotFound."""
