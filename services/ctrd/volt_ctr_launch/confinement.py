@@ -1,0 +1,126 @@
+"""What confines a payload, read from its first process before it runs, and put on what exec adds later.
+
+nspawn's seccomp filters can't be had from outside by reading /proc, so they are taken out of the kernel with ptrace(2)
+once, between nspawn's set-up and the payload's first instruction, and kept in a file of root's.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import resource
+from typing import NamedTuple
+
+from volt_ctr_launch import files, kernel
+from volt_ctr_launch.errors import Refusal
+
+_LIMITS = tuple(sorted(number for name, number in vars(resource).items() if name.startswith("RLIMIT_")))
+_NAMES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
+    "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
+    "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+)
+"""By number, without CAP_ (linux/capability.h)."""
+
+
+class Confinement(NamedTuple):
+    """Of a payload's first process. `born` tells its pid from a later process with the same number."""
+
+    leader: int
+    born: int
+    cgroup: str
+    bounding: int
+    inheritable: int
+    effective: int
+    no_new_privs: bool
+    limits: dict[int, tuple[int, int]]
+    filters: list[bytes]
+
+
+def capture(leader: int, cgroup: str) -> Confinement:
+    """Read everything. Raises OSError when the process has gone."""
+    status = _status(leader)
+    return Confinement(
+        leader,
+        born(leader),
+        cgroup,
+        int(status["CapBnd"], 16),
+        int(status["CapInh"], 16),
+        int(status["CapEff"], 16),
+        status["NoNewPrivs"] == "1",
+        {number: resource.prlimit(leader, number) for number in _LIMITS},
+        kernel.read_filters(leader),
+    )
+
+
+def _status(pid: int) -> dict[str, str]:
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
+
+
+def born(pid: int) -> int:
+    """When a process began, in clock ticks since the boot: proc(5), field 22."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
+def save(path: str, found: Confinement) -> None:
+    """Keep it where only root reads."""
+    value = found._asdict() | {"filters": [base64.b64encode(code).decode() for code in found.filters]}
+    files.write_json(path, value, 0o600, durable=False)
+
+
+def load(path: str) -> Confinement:
+    """Raises Refusal (CONFLICT) if the container does not run."""
+    value = files.read_own(path)
+    try:
+        limits, filters = value["limits"], value["filters"]
+        assert isinstance(limits, dict)
+        assert isinstance(filters, list)
+        numbers = {k: v for k, v in value.items() if isinstance(v, int)}
+        return Confinement(
+            numbers["leader"],
+            numbers["born"],
+            str(value["cgroup"]),
+            numbers["bounding"],
+            numbers["inheritable"],
+            numbers["effective"],
+            bool(value["no_new_privs"]),
+            {int(number): (soft, hard) for number, (soft, hard) in limits.items()},
+            [base64.b64decode(code) for code in filters],
+        )
+    except (KeyError, AssertionError):
+        raise Refusal("CONFLICT", "the container is not running") from None
+
+
+def open_leader(found: Confinement) -> int:
+    """A pidfd of the first process; it is that one and no later. Raises Refusal (CONFLICT) when it has gone."""
+    try:
+        descriptor = os.pidfd_open(found.leader)
+        if born(found.leader) == found.born:
+            return descriptor
+        os.close(descriptor)
+    except OSError:
+        pass
+    raise Refusal("CONFLICT", "the container is not running")
+
+
+def bound(found: Confinement) -> None:
+    """Drop from the bounding set what the payload's does not have. Needs CAP_SETPCAP still."""
+    for number in range(64):
+        try:
+            if not found.bounding >> number & 1:
+                kernel.prctl(kernel.PR_CAPBSET_DROP, number)
+        except OSError:  # EINVAL: past the last capability
+            return
+
+
+def describe(found: Confinement) -> dict[str, str]:
+    """In words, for explain."""
+    held = [name for number, name in enumerate(_NAMES.split()) if found.bounding >> number & 1]
+    return {
+        "capabilities": " ".join(f"CAP_{name}" for name in held) or "none",
+        "seccomp": f"{len(found.filters)} filters" if found.filters else "none",
+        "no_new_privs": "yes" if found.no_new_privs else "no",
+    }

@@ -1,0 +1,107 @@
+"""The command line of systemd-nspawn for a container. Nothing of the configuration can become an option of it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from typing import NamedTuple
+
+from volt_ctr_launch.binds import Staged
+from volt_ctr_launch.config import Config
+from volt_ctr_launch.errors import Refusal
+from volt_ctr_launch.ids import COUNT
+from volt_ctr_launch.image import User
+from volt_ctr_launch.paths import Layout
+
+# What nspawn keeps by itself, and what of it a payload without a systemd of its own has a use for.
+_DEFAULT = (
+    "AUDIT_CONTROL AUDIT_WRITE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID IPC_OWNER KILL LEASE LINUX_IMMUTABLE "
+    "MKNOD NET_BIND_SERVICE NET_BROADCAST NET_RAW SETFCAP SETGID SETPCAP SETUID SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_NICE "
+    "SYS_PTRACE SYS_RESOURCE SYS_TTY_CONFIG"
+)
+_USUAL = "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP"
+DROPPED = tuple(f"CAP_{name}" for name in _DEFAULT.split() if name not in (*_USUAL.split(), "SETUID", "SYS_CHROOT"))
+INSIDE = "/run/.volt"
+
+
+class Command(NamedTuple):
+    """argv, and the same with the values of variables left out, for people to read."""
+
+    argv: list[str]
+    shown: list[str]
+
+
+def command(layout: Layout, config: Config, base: int, user: User, binds: list[Staged], tools: list[str]) -> Command:
+    """How to run a container whose root is mounted. `tools` is the payload's prefix from `switch_user`."""
+    fixed = [
+        layout.nspawn,
+        "--quiet",
+        "--settings=no",
+        "--keep-unit",
+        "--register=no",
+        f"--machine={config.name}",
+        f"--hostname={config.hostname}",
+        f"--uuid={config.id}",
+        f"--directory={layout.root(config.name)}/rootfs",
+        f"--private-users={base}:{COUNT}",
+        "--private-users-ownership=off",
+        "--link-journal=no",
+        "--timezone=off",
+        "--resolv-conf=off",
+        f"--kill-signal={_kill_signal(config)}",
+        f"--console={'interactive' if config.tty else 'pipe'}",
+        f"--notify-ready={'yes' if config.boots else 'no'}",
+    ]
+    if config.read_only:
+        fixed.append("--read-only")
+    fixed += [f"--capability={capability}" for capability in config.capabilities]
+    if not config.boots:
+        dropped = [capability for capability in DROPPED if capability not in config.capabilities]
+        fixed += [f"--drop-capability={','.join(dropped)}", f"--chdir={config.workdir}"]
+        fixed.append(f"--bind-ro={layout.init}:{INSIDE}/init")
+    fixed += [
+        f"--{'bind-ro' if bind.read_only else 'bind'}={_escaped(bind.path)}:{_escaped(bind.target)}:norbind"
+        for bind in binds
+    ]
+    fixed += [f"--tmpfs={_escaped(path)}:mode=1777" for path in config.tmpfs]
+    env = dict(config.env)
+    if not config.boots:
+        env.setdefault("HOME", user.home)
+    start = ["--boot", "--", *config.args] if config.boots else ["--", f"{INSIDE}/init", "--", *tools, *config.args]
+    return Command(
+        [*fixed, *(f"--setenv={name}={value}" for name, value in env.items()), *start],
+        [*fixed, *(f"--setenv={name}" for name in env), *start],
+    )
+
+
+def _kill_signal(config: Config) -> str:
+    """nspawn takes names; 34 to 64 are SIGRTMIN+n to it. 32 and 33 are the C library's."""
+    number = config.stop_signal
+    return f"SIGRTMIN+{number - 34}" if number >= 34 else str(number)
+
+
+def _escaped(path: str) -> str:
+    """nspawn splits the arguments of binds at colons, and knows backslashes."""
+    return path.replace("\\", "\\\\").replace(":", "\\:")
+
+
+_LIBRARY = re.compile(r"(?:(\S+) => )?(/\S+) \(0x")
+
+
+def switch_user(user: User) -> tuple[list[str], list[tuple[str, str]]]:
+    """What runs a command as a user of the container, and the host files that it needs inside: the host's setpriv
+    with its own libraries, since nspawn's --user= asks the image's getent, which many images lack, and knows no
+    groups. Nothing for root."""
+    if user.uid == 0 and user.gid == 0 and user.groups == [0]:
+        return [], []
+    setpriv = shutil.which("setpriv", path="/usr/bin:/bin")
+    if setpriv is None:
+        raise Refusal("MISSING_DEPENDENCY", "setpriv is missing on this host (package util-linux)")
+    listing = subprocess.run(["/usr/bin/ldd", setpriv], check=True, capture_output=True, text=True).stdout
+    found = [(match[1] or "loader", match[2]) for match in _LIBRARY.finditer(listing)]
+    files = [(path, f"{INSIDE}/{name}") for name, path in found] + [(setpriv, f"{INSIDE}/setpriv")]
+    groups = ",".join(map(str, user.groups))
+    run = [f"{INSIDE}/loader", "--library-path", INSIDE, f"{INSIDE}/setpriv"]
+    run += [f"--reuid={user.uid}", f"--regid={user.gid}", f"--groups={groups}" if user.groups else "--clear-groups"]
+    return [*run, "--inh-caps=-all", "--"], files

@@ -1,0 +1,65 @@
+"""What root keeps of a container for everybody to read: roots/NAME/state.json, and of a run: running.json."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from volt_ctr_launch import files
+from volt_ctr_launch.config import Config
+from volt_ctr_launch.paths import Layout
+
+
+def now() -> str:
+    """RFC 3339 with milliseconds, UTC."""
+    seconds = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
+
+
+def load(layout: Layout, name: str) -> dict[str, object]:
+    """state.json; empty if there is none."""
+    return files.read_own(f"{layout.root(name)}/state.json")
+
+
+def began(layout: Layout, config: Config, base: int) -> None:
+    """A run begins: what is known of earlier ones goes, but for their number."""
+    before = load(layout, config.name)
+    runs = before.get("restarts") if before.get("id") == config.id else None
+    restarts = runs + 1 if isinstance(runs, int) else 0
+    state = {
+        "version": 1,
+        "name": config.name,
+        "id": config.id,
+        "tree": config.tree,
+        "id_base": base,
+        "started_at": now(),
+        "ready_at": None,
+        "ended_at": None,
+        "exit": None,
+        "restarts": restarts,
+    }
+    files.write_json(f"{layout.root(config.name)}/state.json", state, durable=False)
+
+
+def became_ready(layout: Layout, name: str) -> None:
+    """The payload runs."""
+    state = load(layout, name)
+    files.write_json(f"{layout.root(name)}/state.json", {**state, "ready_at": now()}, durable=False)
+
+
+def failed(layout: Layout, name: str, code: str, message: str, exit_code: int, config: Config | None) -> None:
+    """It could not be started; `ended` adds the time. The reason also holds where the configuration is unreadable."""
+    os.makedirs(layout.root(name), 0o711, exist_ok=True)
+    files.make_directory(layout.root(name), 0o711)
+    state: dict[str, object] = load(layout, name) or {"version": 1, "name": name, "started_at": now()}
+    if config is not None:
+        state |= {"id": config.id, "tree": config.tree}
+    end = {"code": exit_code, "signal": 0, "reason": "start-failure", "message": message, "error": code}
+    state |= {"ready_at": None, "ended_at": None, "exit": end}
+    files.write_json(f"{layout.root(name)}/state.json", state, durable=False)
+
+
+def finished(layout: Layout, name: str, end: dict[str, object]) -> None:
+    """The run is over."""
+    state = load(layout, name)
+    files.write_json(f"{layout.root(name)}/state.json", {**state, "ended_at": now(), "exit": end})
