@@ -64,10 +64,10 @@ def alignments(store: Store) -> list[Entry]:
 
 
 def wide(store: Store, count: int) -> list[Entry]:
-    """Many files in one directory."""
-    digest = store.put(b"wide")
-    names = (b"wide/entry-%d" % i for i in range(count))
-    return [ROOT, directory(b"wide"), *[Entry(name, stat.S_IFREG | 0o644, 0, 0, 1, 4, digest) for name in names]]
+    """Many files in one directory, of which some hold data."""
+    some = file(store, b"", b"wide"), file(store, b"")
+    paths = (b"wide/entry-%d" % i for i in range(count))
+    return [ROOT, directory(b"wide"), *[_at(path, some[i % 100 > 0]) for i, path in enumerate(paths)]]
 
 
 def sparse(store: Store) -> list[Entry]:
@@ -88,6 +88,10 @@ def sparse(store: Store) -> list[Entry]:
             digest = store.put(store.path(digest).read_bytes())
         entries.append(Entry(name.encode(), stat.S_IFREG | 0o644, 0, 0, 0, size, digest))
     return entries
+
+
+def _at(path: bytes, entry: Entry) -> Entry:
+    return msgspec.structs.replace(entry, path=path)
 
 
 def _bytes(size: int) -> bytes:
@@ -120,12 +124,11 @@ def _links(store: Store) -> list[Entry]:
     empty = file(store, b"link-empty-1", link=2)
     pipe = special(b"link-fifo-1", stat.S_IFIFO, link=3)
     small = file(store, b"link-xattr-1", b"linked", link=4, xattrs=((b"user.a", b"1"),))
-    path = msgspec.structs.replace
     return [
-        linked, path(linked, path=b"a/link-2"), path(linked, path=b"zz-link-3"),
-        empty, path(empty, path=b"a/link-empty-2"),
-        pipe, path(pipe, path=b"names/link-fifo-2"),
-        small, path(small, path=b"z-link-xattr-2"),
+        linked, _at(b"a/link-2", linked), _at(b"zz-link-3", linked),
+        empty, _at(b"a/link-empty-2", empty),
+        pipe, _at(b"names/link-fifo-2", pipe),
+        small, _at(b"z-link-xattr-2", small),
         file(store, b"link-alone", b"its other names are outside", link=5),
     ]  # fmt: skip
 

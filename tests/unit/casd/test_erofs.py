@@ -7,6 +7,7 @@ import random
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -33,8 +34,10 @@ def fsck(path: Path) -> tuple[bool, str]:
     """Whether erofs-utils finds the image sound, and what it says."""
     if not shutil.which("fsck.erofs"):
         pytest.skip("fsck.erofs is missing: install erofs-utils")
-    run = subprocess.run(["fsck.erofs", str(path)], capture_output=True, text=True)
-    return run.returncode == 0, run.stdout + run.stderr
+    run = subprocess.run(["fsck.erofs", "-d3", str(path)], capture_output=True, text=True)
+    says = run.stdout + run.stderr
+    # Version 1.5 exits with 0 when the superblock's checksum is wrong.
+    return run.returncode == 0 and "No errors found" in says, says
 
 
 @BOTH
@@ -45,10 +48,11 @@ def test_fsck_finds_nothing(tmp_path: Path, store: Store, form: Form, tree: Call
     assert sound, says
 
 
-def test_fsck_would_find_something(tmp_path: Path, store: Store) -> None:
+@pytest.mark.parametrize("at", [pytest.param(2000, id="superblock"), pytest.param(4096 + 32, id="root inode")])
+def test_fsck_would_find_something(tmp_path: Path, store: Store, at: int) -> None:
     path = image(tmp_path / "image", [ROOT], Form.FULL, store)
     damaged = bytearray(path.read_bytes())
-    damaged[4096 + 32] ^= 0xFF  # the root's format
+    damaged[at] ^= 0xFF
     path.write_bytes(damaged)
     assert not fsck(path)[0]
 
@@ -128,49 +132,51 @@ def changed(**fields: object) -> list[Entry]:
 @pytest.mark.parametrize(
     ("entries", "says"),
     [
-        pytest.param([], "root", id="no entries"),
-        pytest.param([FILE], "root", id="no root"),
-        pytest.param([msgspec.structs.replace(FILE, path=b"")], "root", id="a file as the root"),
-        pytest.param([ROOT, ROOT], "/: the path is there twice", id="two roots"),
-        pytest.param([ROOT, FILE, FILE], "/f: the path is there twice", id="a path twice"),
-        pytest.param(changed(path=b"a/b"), "/a/b: it lies in no directory", id="no parent"),
-        pytest.param([*changed(), directory(b"f/d")], "/f/d: it lies in no directory", id="a file as a parent"),
-        pytest.param(changed(path=b"/f"), "name", id="absolute"),
-        pytest.param(changed(path=b"f/"), "/f/", id="slash last"),
-        pytest.param(changed(path=b".."), "/..: ", id="dot dot"),
-        pytest.param(changed(path=b"."), "/.: ", id="dot"),
-        pytest.param(changed(path=b"\xff\0"), "/\\xff\0: ", id="a NUL"),
-        pytest.param(changed(path=b"n" * 256), "nnn: no image can hold such a name", id="a long name"),
-        pytest.param(changed(mode=0o644), "/f: mode 0o644", id="no type"),
-        pytest.param(changed(mode=0o170644), "/f: mode 0o170644", id="an unknown type"),
-        pytest.param(changed(mode=1 << 16 | FILE.mode), "/f: ", id="a mode of 17 bits"),
-        pytest.param(changed(uid=1 << 32), "/f: ", id="a uid of 33 bits"),
-        pytest.param(changed(gid=-1), "/f: ", id="a negative gid"),
-        pytest.param(changed(mtime_ns=10**9 << 63), "/f: ", id="a time of 65 bits"),
-        pytest.param(changed(size=-1), "/f: no file has -1 bytes", id="a negative size"),
-        pytest.param(changed(size=1 << 63), "/f: no file has", id="a size of 64 bits"),
-        pytest.param(changed(digest=b"short"), "/f: a digest of 5 bytes", id="a short digest"),
-        pytest.param(changed(digest=b""), "/f: a digest of 0 bytes", id="no digest"),
-        pytest.param(changed(size=0), "/f: a digest of 32 bytes", id="an empty file with a digest"),
-        pytest.param([ROOT, symlink(b"l", b"")], "/l: no image can hold a symbolic link", id="an empty target"),
-        pytest.param([ROOT, symlink(b"l", b"t" * 4096)], "/l: no image can hold", id="a target of 4096"),
-        pytest.param([ROOT, symlink(b"l", b"t\0u")], "/l: no image can hold", id="a target with NUL"),
-        pytest.param([ROOT, symlink(b"l", b"t", size=2)], "/l: no image can hold", id="a target of another size"),
-        pytest.param([ROOT, special(b"d", stat.S_IFBLK, 4096)], "/d: device number 4096:0", id="a large major"),
-        pytest.param([ROOT, special(b"d", stat.S_IFCHR, 1, 1 << 20)], "/d: device number", id="a large minor"),
-        pytest.param([ROOT, directory(b"d", link=1)], "/d: a directory", id="a hard link to a directory"),
+        pytest.param([], "a tree's first entry is its root", id="no entries"),
+        pytest.param([FILE], "a tree's first entry is its root", id="no root"),
+        pytest.param(
+            [msgspec.structs.replace(FILE, path=b"")], "a tree's first entry is its root", id="a file as the root"
+        ),
+        pytest.param([ROOT, ROOT], ".: the path is there twice", id="two roots"),
+        pytest.param([ROOT, FILE, FILE], "f: the path is there twice", id="a path twice"),
+        pytest.param(changed(path=b"a/b"), "a/b: it lies in no directory", id="no parent"),
+        pytest.param([*changed(), directory(b"f/d")], "f/d: it lies in no directory", id="a file as a parent"),
+        pytest.param(changed(path=b"/f"), "/f: no image can hold such a name", id="absolute"),
+        pytest.param(changed(path=b"f/"), "f/: no image", id="slash last"),
+        pytest.param(changed(path=b".."), "..: ", id="dot dot"),
+        pytest.param(changed(path=b"."), ".: ", id="dot"),
+        pytest.param(changed(path=b"\xff\0"), "\\xff\0: ", id="a NUL"),
+        pytest.param(changed(path=b"n" * 256), "n" * 256 + ": no image", id="a long name"),
+        pytest.param(changed(mode=0o644), "f: mode 0o644", id="no type"),
+        pytest.param(changed(mode=0o170644), "f: mode 0o170644", id="an unknown type"),
+        pytest.param(changed(mode=1 << 16 | FILE.mode), "f: ", id="a mode of 17 bits"),
+        pytest.param(changed(uid=1 << 32), "f: ", id="a uid of 33 bits"),
+        pytest.param(changed(gid=-1), "f: ", id="a negative gid"),
+        pytest.param(changed(mtime_ns=10**9 << 63), "f: ", id="a time of 65 bits"),
+        pytest.param(changed(size=-1), "f: no file has -1 bytes", id="a negative size"),
+        pytest.param(changed(size=1 << 63), "f: no file has", id="a size of 64 bits"),
+        pytest.param(changed(digest=b"short"), "f: a digest of 5 bytes", id="a short digest"),
+        pytest.param(changed(digest=b""), "f: a digest of 0 bytes", id="no digest"),
+        pytest.param(changed(size=0), "f: a digest of 32 bytes", id="an empty file with a digest"),
+        pytest.param([ROOT, symlink(b"l", b"")], "l: no image can hold a symbolic link", id="an empty target"),
+        pytest.param([ROOT, symlink(b"l", b"t" * 4096)], "l: no image can hold", id="a target of 4096"),
+        pytest.param([ROOT, symlink(b"l", b"t\0u")], "l: no image can hold", id="a target with NUL"),
+        pytest.param([ROOT, symlink(b"l", b"t", size=2)], "l: no image can hold", id="a target of another size"),
+        pytest.param([ROOT, special(b"d", stat.S_IFBLK, 4096)], "d: device number 4096:0", id="a large major"),
+        pytest.param([ROOT, special(b"d", stat.S_IFCHR, 1, 1 << 20)], "d: device number", id="a large minor"),
+        pytest.param([ROOT, directory(b"d", link=1)], "d: a directory", id="a hard link to a directory"),
         pytest.param(
             [*changed(link=1), msgspec.structs.replace(FILE, path=b"g", link=1, uid=1)],
-            "/g: it is a hard link to /f, but not described alike",
+            "g: it is a hard link to f, but not described alike",
             id="a link group that disagrees",
         ),
-        pytest.param(changed(xattrs=((b"system.nfs4_acl", b""),)), "/f: an image cannot hold", id="an nfs4 acl"),
-        pytest.param(changed(xattrs=((b"user.", b""),)), "/f: the xattr", id="an xattr without a name"),
-        pytest.param(changed(xattrs=((b"user.a", bytes(65536)),)), "/f: the xattr", id="a long xattr"),
-        pytest.param(changed(xattrs=((b"user." + b"n" * 256, b""),)), "/f: the xattr", id="a long xattr name"),
+        pytest.param(changed(xattrs=((b"system.nfs4_acl", b""),)), "f: an image cannot hold", id="an nfs4 acl"),
+        pytest.param(changed(xattrs=((b"user.", b""),)), "f: the xattr", id="an xattr without a name"),
+        pytest.param(changed(xattrs=((b"user.a", bytes(65536)),)), "f: the xattr", id="a long xattr"),
+        pytest.param(changed(xattrs=((b"user." + b"n" * 256, b""),)), "f: the xattr", id="a long xattr name"),
         pytest.param(
             changed(xattrs=tuple((b"user.%d" % i, bytes(65000)) for i in range(5))),
-            "/f: its xattrs take",
+            "f: its xattrs take",
             id="many xattrs",
         ),
     ],
@@ -180,12 +186,12 @@ def test_refuses_by_path_what_an_image_cannot_hold(
 ) -> None:
     with pytest.raises(Invalid) as refusal:
         image(tmp_path / "image", entries, form, store)
-    assert says in str(refusal.value)
+    assert str(refusal.value).startswith(says)
 
 
 def test_the_redirect_form_refuses_what_overlayfs_takes_for_a_whiteout(tmp_path: Path, store: Store) -> None:
     entries = [ROOT, directory(b"d"), special(b"d/gone", stat.S_IFCHR, 0, 0)]
-    with pytest.raises(Invalid, match="/d/gone: character device 0:0 is a whiteout"):
+    with pytest.raises(Invalid, match="d/gone: character device 0:0 is a whiteout"):
         image(tmp_path / "image", entries, Form.REDIRECT, store)
     assert fsck(image(tmp_path / "image", entries, Form.FULL, store))[0]
 
@@ -205,7 +211,7 @@ def test_an_object_of_another_size_is_corrupt(tmp_path: Path, store: Store, size
 def test_one_object_cannot_have_two_sizes(tmp_path: Path, store: Store) -> None:
     entry = file(store, b"f", b"x" * 5000)
     other = msgspec.structs.replace(entry, path=b"g", size=6000)
-    with pytest.raises(Invalid, match="/g: another file with the same digest has 5000 bytes"):
+    with pytest.raises(Invalid, match="g: another file with the same digest has 5000 bytes"):
         image(tmp_path / "image", [ROOT, entry, other], Form.FULL, store)
 
 

@@ -54,6 +54,17 @@ def test_the_full_form_shows_a_whiteout_as_the_device_it_is(tmp_path: Path, stor
     assert shown_otherwise(tmp_path, entries, Form.FULL, store) == []
 
 
+def test_without_its_overlay_a_redirecting_file_is_a_hole(tmp_path: Path, store: Store) -> None:
+    """Never bytes from elsewhere in the image, whatever the file's size."""
+    sizes = [1, 4095, 4096, 4097, 8192, 8193, 12000, 12288, 50_000, 65536, 65537, 200_000, 1 << 20, (1 << 20) + 1]
+    plain = [file(store, b"p%d" % size, b"x" * size) for size in sizes]
+    own = [file(store, b"x%d" % size, b"x" * size, xattrs=((b"user.a", b"1"),)) for size in sizes]
+    path = image(tmp_path / "image", [ROOT, *plain, *own], Form.REDIRECT, store)
+    zeros = [msgspec.structs.replace(entry, digest=store.put(bytes(entry.size))) for entry in plain + own]
+    found = differences(path, Form.FULL, store, [ROOT, *zeros])[0]
+    assert {line.split(": ")[1] for line in found} == {"xattrs"}  # those that redirect
+
+
 def test_a_redirecting_file_may_be_larger_than_one_chunk(tmp_path: Path, store: Store) -> None:
     """A chunk is at most 8 TiB, and ext4 has files of nearly 16."""
     entries = [ROOT]

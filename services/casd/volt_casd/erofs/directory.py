@@ -13,7 +13,7 @@ from itertools import accumulate, chain, repeat
 from struct import Struct
 from typing import Final
 
-from volt_casd.erofs.layout import BLOCK, invalid, shown
+from volt_casd.erofs.layout import BLOCK, invalid
 from volt_casd.tree import Entry
 from volt_common.errors import Invalid
 
@@ -87,7 +87,7 @@ def directories(entries: Sequence[Entry]) -> list[Directory]:
         path = entry.path
         parent, _, name = path.rpartition(b"/")
         if path == before:
-            raise Invalid(f"{shown(path)}: the path is there twice", path=shown(path))
+            raise invalid(path, "the path is there twice")
         before = path
         if not name or len(name) > _NAME_MAX or name in (b".", b"..") or path[0] == 47 or b"\0" in name:
             raise invalid(path, "no image can hold such a name")

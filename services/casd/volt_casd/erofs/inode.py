@@ -30,9 +30,8 @@ from volt_casd.erofs.layout import (
     blocks_of,
     device,
     invalid,
-    shown,
 )
-from volt_casd.tree import Entry
+from volt_casd.tree import Entry, show
 from volt_common.api.cas import Form
 
 _SIZE_MAX: Final = (1 << 63) - 1
@@ -275,7 +274,7 @@ def link_groups(entries: Sequence[Entry]) -> dict[int, list[int]]:
             group.append(index)
             first = entries[group[0]]
             if msgspec.structs.astuple(entry)[1:] != msgspec.structs.astuple(first)[1:]:
-                raise invalid(entry.path, f"it is a hard link to {shown(first.path)}, but not described alike")
+                raise invalid(entry.path, f"it is a hard link to {show(first.path)}, but not described alike")
     return groups
 
 

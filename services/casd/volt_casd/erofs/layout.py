@@ -9,6 +9,7 @@ import stat
 from struct import Struct
 from typing import Final
 
+from volt_casd.tree import show
 from volt_common.errors import Invalid
 
 BLOCK_BITS: Final = 12
@@ -59,14 +60,9 @@ def blocks_of(size: int) -> int:
     return (size + BLOCK - 1) >> BLOCK_BITS
 
 
-def shown(path: bytes) -> str:
-    """A path as messages name it: the root is `/`, bytes that are no UTF-8 are escaped."""
-    return "/" + path.decode("utf-8", "backslashreplace")
-
-
 def invalid(path: bytes, why: str) -> Invalid:
     """The error for an entry that no image can hold."""
-    return Invalid(f"{shown(path)}: {why}", path=shown(path))
+    return Invalid(f"{show(path)}: {why}", path=show(path))
 
 
 def device(major: int, minor: int) -> int:
