@@ -1,0 +1,172 @@
+"""Where launchers fetch the descriptors that callers brought: a socket that only root can reach.
+
+The launcher connects, says for which run or exec it comes, and gets one packet: `{"ok":true}` with what else
+it needs to know, and the descriptors beside it. An exec's connection stays open: the launcher reports on it, and
+its end from this side tells the launcher to kill the command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from volt_common.daemon.serve import close_all
+
+MAX_PACKET: Final = 1 << 20
+SEND_BUFFER: Final = 1 << 20
+WAITING: Final = 64  # launchers that have connected and not said for what
+ASK_SECONDS: Final = 10.0
+
+log = logging.getLogger("volt")
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A launcher's first packet."""
+
+    unit: str  # "run" or "exec"
+    name: str
+    id: str
+
+
+class Report(msgspec.Struct, frozen=True):
+    """A launcher's later packets, of an exec: one with `started`, then one with `exit` or with `error`."""
+
+    started: int | None = None
+    exit: int | None = None
+    signal: int = 0
+    reason: str = ""
+    error: str = ""  # a wire code: the command never began
+    message: str = ""
+    hint: str = ""
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    ok: bool
+    message: str
+
+
+class Taken:
+    """The connection of a launcher that has fetched its descriptors."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    async def report(self) -> Report | None:
+        """The launcher's next word; None when it has gone. What is no report counts as gone."""
+        try:
+            data = await asyncio.get_running_loop().sock_recv(self._socket, MAX_PACKET)
+            return msgspec.json.decode(data, type=Report) if data else None
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+
+    def close(self) -> None:
+        """For an exec: kill it, unless it has ended."""
+        self._socket.close()
+
+
+class Offer:
+    """Descriptors that wait for their launcher."""
+
+    def __init__(self, packet: bytes, fds: list[int]) -> None:
+        self.packet = packet
+        self.fds = fds
+        self.taken: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+
+
+class Handover:
+    """The socket's server. `trusted` is the uid that launchers have."""
+
+    def __init__(self, listening: socket.socket, trusted: int = 0) -> None:
+        self._listening = listening
+        self._trusted = trusted
+        self._offers: dict[Asked, Offer] = {}
+        self._asking: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        listening.setblocking(False)
+        self._loop.add_reader(listening.fileno(), self._accept)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a launcher may come."""
+        return bool(self._offers or self._asking)
+
+    @contextlib.contextmanager
+    def offer(self, asked: Asked, answer: msgspec.Struct, fds: list[int]) -> Iterator[Offer]:
+        """Keep `fds`, which it owns from here on, till the launcher has them or the block ends."""
+        offer = Offer(msgspec.json.encode(answer), fds)
+        self._offers[asked] = offer
+        try:
+            yield offer
+        finally:
+            self._offers.pop(asked, None)
+            close_all(offer.fds)
+            if offer.taken.done() and not offer.taken.cancelled():
+                offer.taken.result().close()
+            offer.taken.cancel()
+
+    def close(self) -> None:
+        """Stop serving; who comes now waits for the next daemon."""
+        self._loop.remove_reader(self._listening.fileno())
+        for task in self._asking:
+            task.cancel()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            sock, _ = self._listening.accept()
+            uid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+            if uid != self._trusted or len(self._asking) >= WAITING:
+                sock.close()
+                return
+            task = self._loop.create_task(self._serve(sock))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _serve(self, sock: socket.socket) -> None:
+        """Answer one launcher, and pass its connection to who offered."""
+        kept = False
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            data = await asyncio.wait_for(self._loop.sock_recv(sock, MAX_PACKET), ASK_SECONDS)
+            kept = self._answer(sock, data)
+        except (TimeoutError, OSError) as error:
+            log.warning("a launcher's handover failed: %s", error)
+        finally:
+            if not kept:
+                sock.close()
+
+    def _answer(self, sock: socket.socket, data: bytes) -> bool:
+        try:
+            asked = msgspec.json.decode(data, type=Asked)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            sock.send(msgspec.json.encode(_Refusal(False, "not a request")))
+            return False
+        offer = self._offers.pop(asked, None)
+        if offer is None:
+            message = "nothing waits for it; whoever asked has gone, or the daemon was restarted"
+            sock.send(msgspec.json.encode(_Refusal(False, message)))
+            return False
+        socket.send_fds(sock, [offer.packet], offer.fds)
+        close_all(offer.fds)
+        offer.fds = []
+        offer.taken.set_result(Taken(sock))
+        return True
+
+
+def listen(path: str) -> socket.socket:
+    """The socket, where systemd does not bring it."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    sock.bind(path)
+    os.chmod(path, 0o600)
+    sock.listen(128)
+    return sock

@@ -1,0 +1,91 @@
+"""A container's directory comes into being, and goes, in one rename: it is there whole or not at all.
+
+.new-NAME-HEX    being made: nobody sees it
+NAME             a container
+.old-NAME-HEX    deleted: only its last files, and its ref in the store, are still to go
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from volt_common import durable
+from volt_common.api import ctr
+from volt_common.errors import AlreadyExists, Exhausted
+from volt_common.failpoint import point
+from volt_ctrd import config as configs
+from volt_ctrd.config import Config
+from volt_ctrd.files import Places
+
+_LEFTOVER: Final = re.compile(r"\.(?:new|old)-([a-z0-9][a-z0-9-]*)-[0-9a-f]{16}\Z")
+
+
+class Leftover(NamedTuple):
+    """A directory that is no container, and whose it was."""
+
+    path: str
+    name: str
+
+
+class Stage:
+    """A directory that is being made."""
+
+    def __init__(self, places: Places, name: str, path: str) -> None:
+        self._places = places
+        self._name = name
+        self._path = path
+
+    def publish(self, config: Config, spec: ctr.Spec) -> None:
+        """Fill it and give it its name, durably. Raises AlreadyExists."""
+        configs.write(self._path, config, spec)
+        point("create.before-rename")
+        try:
+            os.rename(self._path, self._places.home(self._name))  # fails unless nothing has this name
+        except OSError:
+            raise AlreadyExists(kind="container", name=self._name) from None
+        point("create.after-rename")
+        durable.sync_directory(self._places.containers)
+
+
+@contextlib.contextmanager
+def staged(places: Places, name: str) -> Iterator[Stage]:
+    """Make a directory under another name; what is not published is removed. Raises Exhausted."""
+    path = f"{places.containers}/.new-{name}-{secrets.token_hex(8)}"
+    try:
+        os.mkdir(path, 0o700)
+    except OSError as error:
+        raise Exhausted(f"{error.strerror} in {places.containers}", resource="room on disk") from None
+    try:
+        yield Stage(places, name, path)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def retire(places: Places, name: str) -> Leftover:
+    """Take a container's name away from its directory, durably."""
+    leftover = Leftover(f"{places.containers}/.old-{name}-{secrets.token_hex(8)}", name)
+    point("delete.before-rename")
+    os.rename(places.home(name), leftover.path)
+    durable.sync_directory(places.containers)
+    point("delete.after-rename")
+    return leftover
+
+
+def clear(leftover: Leftover) -> None:
+    """Remove what is left."""
+    shutil.rmtree(leftover.path, ignore_errors=True)
+
+
+def leftovers(places: Places) -> list[Leftover]:
+    """What an earlier ctrd did not bring to its end."""
+    found = []
+    for entry in sorted(os.listdir(places.containers)):
+        if match := _LEFTOVER.match(entry):
+            found.append(Leftover(f"{places.containers}/{entry}", match[1]))
+    return found

@@ -1,0 +1,354 @@
+"""What happens to a container from create to delete. Nothing is remembered here that a restart would lose:
+files say what a container is, systemd says whether it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Final, TypeVar
+
+from volt_common.api import ctr
+from volt_common.errors import AlreadyExists, Conflict, Invalid, NotFound, VoltError, of_code
+from volt_ctrd import config as configs
+from volt_ctrd import homes, names, ops, precheck, state
+from volt_ctrd.claims import Claims
+from volt_ctrd.config import Config
+from volt_ctrd.events import Events
+from volt_ctrd.files import Places, RootState, Running, load
+from volt_ctrd.files import names as all_names
+from volt_ctrd.images import Store
+from volt_ctrd.units import Phase, Unit, Units, container_unit
+
+log = logging.getLogger("volt")
+
+KEPT_EXITS: Final = 1024
+
+T = TypeVar("T")
+
+
+async def completed(work: Coroutine[Any, Any, T]) -> T:
+    """Do `work` to its end even if the caller goes away in the middle, and only then tell the caller."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
+
+
+class Lifecycle:
+    """Every container of this host."""
+
+    def __init__(self, places: Places, units: Units, store: Store, events: Events) -> None:
+        self._places = places
+        self._units = units
+        self._store = store
+        self._events = events
+        self._claims = Claims()
+        self._removals: dict[str, asyncio.Task[None]] = {}
+        self._exits: dict[str, ctr.Exit] = {}  # of containers that are gone, for who waits for them
+
+    @property
+    def busy(self) -> bool:
+        """Whether something goes on, or will have to be done, that no caller waits for."""
+        return bool(self._removals) or self._claims.any
+
+    # -- the life of this object
+
+    async def recover(self) -> None:
+        """After a start of ctrd: clear away what was half made or half deleted, and mind containers that are
+        to be deleted when they end."""
+        for leftover in homes.leftovers(self._places):
+            with contextlib.suppress(VoltError):  # the store does not answer: at the next start
+                if not os.path.isdir(self._places.home(leftover.name)):
+                    await self._store.release(leftover.name)
+                await asyncio.to_thread(homes.clear, leftover)
+        for config in self._readable():
+            if config.remove and (self._record(config).started_at or await self._up(config.name)):
+                self._remove_when_ended(config.name)
+
+    async def close(self) -> None:
+        """Stop minding; the next ctrd takes over."""
+        for task in self._removals.values():
+            task.cancel()
+
+    # -- looking
+
+    async def inspect(self, name: str, *, with_spec: bool = False) -> ctr.Container:
+        """Raises NotFound, Invalid."""
+        config = self.config(name)
+        spec = configs.read_spec(self._places, name) if with_spec else None
+        return self._joined(config, await self._units.container(name), spec)
+
+    async def list(self) -> AsyncIterator[ctr.Container]:
+        """By name. One that is damaged is listed as such: it can be deleted."""
+        units = await self._units.containers()
+        for name in all_names(self._places):
+            unit = units.get(name) or Unit(container_unit(name))
+            try:
+                config = configs.read(self._places, name)
+            except Invalid as error:
+                yield state.damaged(name, unit, error.message)
+                continue
+            if config is not None:
+                yield self._joined(config, unit, None)
+
+    def config(self, name: str) -> Config:
+        """Raises NotFound, Invalid (damaged)."""
+        config = configs.read(self._places, name)
+        if config is None:
+            raise NotFound(kind="container", name=name, hint="volt ps -a shows those that are here")
+        return config
+
+    async def must_run(self, name: str) -> None:
+        """Raises Conflict unless commands can be run in it."""
+        self.config(name)
+        unit = await self._units.container(name)
+        if unit.phase is not Phase.ACTIVE or unit.frozen:
+            raise Conflict(kind="container", name=name, state=state.state_of(unit, None).value)
+
+    async def wait(self, name: str) -> ctr.Exit:
+        """How the container's present or last run ended. Raises NotFound, Conflict (never started)."""
+        await self.last_exit(name)
+        await self._units.wait_ended(container_unit(name))
+        exit = await self.last_exit(name)
+        if exit is None:
+            raise Conflict(f"the container {name} was never started", hint=f"volt start {name}")
+        return exit
+
+    async def last_exit(self, name: str) -> ctr.Exit | None:
+        """Of one that may have been deleted since. Raises NotFound."""
+        if name in self._exits and not os.path.isdir(self._places.home(name)):
+            return self._exits[name]
+        return (await self.inspect(name)).exit
+
+    # -- changing
+
+    async def create(self, name: str | None, spec: ctr.Spec, uid: int) -> ctr.Container:
+        """Raises AlreadyExists, NotFound (image), Invalid, Denied."""
+        precheck.check(spec, precheck.load(self._places.policy))
+        name = name or names.made_up(self._taken, random.SystemRandom())
+        with self._claims.claim(name, "being created or deleted"):
+            if os.path.lexists(self._places.home(name)):
+                raise AlreadyExists(kind="container", name=name, hint=f"volt rm {name}, or take another name")
+            image = await self._store.resolve(spec.image)
+            config = configs.of_spec(name, uid, spec, image, await self._store.view(image.tree))
+            with homes.staged(self._places, name) as stage:  # a crash from here on leaves a `.new-` directory
+                await self._store.hold(name, image.tree)
+                try:
+                    await completed(asyncio.to_thread(stage.publish, config, spec))
+                except OSError:
+                    await self._store.release(name)
+                    raise
+        self._exits.pop(name, None)
+        self._events.publish("create", name, image=spec.image)
+        return await self.inspect(name)
+
+    async def start(self, name: str) -> ctr.Container:
+        """Raises NotFound, Conflict, and what the launcher refuses."""
+        with self._claims.claim(name, "being started"):
+            await self._begin(self.config(name), "journal")
+        return await self.inspect(name)
+
+    async def run(
+        self, config: Config, streams: Callable[[], contextlib.AbstractContextManager[object]]
+    ) -> ctr.Running:
+        """Start with the streams that are offered to the launcher inside `streams()`."""
+        with self._claims.claim(config.name, "being started"), streams():
+            await self._begin(config, "handover")
+        running = load(self._places.running(config.name), Running)
+        return ctr.Running(config.name, running.leader if running else 0)
+
+    async def _begin(self, config: Config, streams: str) -> None:
+        name = config.name
+        unit = await self._units.container(name)
+        if unit.phase is not Phase.INACTIVE:
+            raise Conflict(kind="container", name=name, state=state.state_of(unit, None).value)
+        if config.streams != streams:
+            config = configs.with_streams(config, streams)
+            await completed(asyncio.to_thread(configs.rewrite, self._places, config))
+        before = self._record(config)
+        try:
+            await self._units.start(unit.name)
+        except VoltError as error:
+            self._explain_failure(config, before, error)
+        finally:
+            if config.remove:
+                self._remove_when_ended(name)
+
+    def _explain_failure(self, config: Config, before: RootState, error: VoltError) -> None:
+        """Raise what the launcher wrote down, where it did, else what systemd said. A payload that ran and ended
+        before its start was done was started all the same."""
+        now = self._record(config)
+        if now.exit is None or now == before:
+            raise error
+        if now.exit.reason == state.START_FAILURE:
+            code = now.exit.error or Invalid.code
+            fields: dict[str, str | int] = {"message": now.exit.message}
+            if now.exit.code:
+                fields["exit_code"] = now.exit.code
+            raise of_code(code, now.exit.hint, fields) from error
+
+    async def stop(self, name: str, seconds: int | None) -> ctr.Container:
+        """Raises NotFound."""
+        with self._exclusive_or_starting(name, "being stopped"):
+            await self._end(self.config(name), seconds)
+        return await self.inspect(name)
+
+    async def restart(self, name: str, seconds: int | None) -> ctr.Container:
+        """Raises NotFound, Conflict, and what the launcher refuses."""
+        with self._claims.claim(name, "being restarted"):
+            config = self.config(name)
+            await self._end(config, seconds)
+            await self._begin(config, "journal")
+        return await self.inspect(name)
+
+    def _exclusive_or_starting(self, name: str, doing: str) -> contextlib.AbstractContextManager[None]:
+        """A stop may come between a start that hangs, which then fails; it waits for nobody else either, since
+        systemd orders the jobs of one unit."""
+        return contextlib.nullcontext() if self._claims.held(name) else self._claims.claim(name, doing)
+
+    async def _end(self, config: Config, seconds: int | None) -> None:
+        """Ask it to end; after `seconds` kill it. The unit's own stop sends the container's stop signal and waits
+        the container's own time, so a longer time is waited out before the unit's stop."""
+        unit = await self._units.container(config.name)
+        if unit.phase is Phase.INACTIVE:
+            return
+        if unit.frozen:
+            await self._op(config.name, ops.Request(op="resume"))
+        patience = config.stop_seconds if seconds is None else seconds
+        if patience > config.stop_seconds and unit.phase is Phase.ACTIVE:
+            await self._op(config.name, ops.Request(op="signal", signal=config.stop_signal))
+            if await self._units.ended_within(unit.name, patience):
+                return
+            patience = 0
+        stopping = asyncio.ensure_future(self._units.stop(unit.name))
+        try:
+            if patience and (await asyncio.wait({stopping}, timeout=patience))[0]:
+                await stopping
+                return
+            with contextlib.suppress(NotFound):  # it ended by itself just now
+                await self._units.kill(unit.name, signal.SIGKILL)
+            await stopping
+        finally:
+            stopping.cancel()
+
+    async def kill(self, name: str, signal_name: str) -> None:
+        """Raises NotFound, Conflict (not running), Invalid (no such signal)."""
+        number = precheck.signal_number(signal_name or "SIGKILL")
+        self.config(name)
+        unit = await self._units.container(name)
+        if unit.phase is Phase.INACTIVE:
+            raise Conflict(kind="container", name=name, state="not running")
+        if number == signal.SIGKILL:
+            await self._units.kill(unit.name, number)
+        else:
+            await self._op(name, ops.Request(op="signal", signal=precheck.signal_name(number)))
+
+    async def pause(self, name: str) -> ctr.Container:
+        """Raises NotFound, Conflict."""
+        return await self._freeze(name, "pause", Phase.ACTIVE, frozen=False)
+
+    async def resume(self, name: str) -> ctr.Container:
+        """Raises NotFound, Conflict."""
+        return await self._freeze(name, "resume", Phase.ACTIVE, frozen=True)
+
+    async def _freeze(self, name: str, op: str, phase: Phase, *, frozen: bool) -> ctr.Container:
+        with self._claims.claim(name, f"being {op}d"):
+            self.config(name)
+            unit = await self._units.container(name)
+            if unit.phase is not phase or unit.frozen is not frozen:
+                now = state.state_of(unit, None).value
+                raise Conflict(kind="container", name=name, state=now)
+            await self._op(name, ops.Request(op=op))
+        self._events.publish(op, name)
+        return await self.inspect(name)
+
+    async def delete(self, name: str, force: bool) -> None:
+        """Raises NotFound, Conflict (running, unless `force`)."""
+        if not os.path.isdir(self._places.home(name)):
+            raise NotFound(kind="container", name=name, hint="volt ps -a shows those that are here")
+        if force:
+            await self._put_down(name)
+        with self._claims.claim(name, "being created or deleted"):
+            unit = await self._units.container(name)
+            if unit.phase is not Phase.INACTIVE:
+                now = state.state_of(unit, None).value
+                raise Conflict(kind="container", name=name, state=now, hint=f"volt stop {name}, or volt rm --force")
+            await completed(self._delete(name))
+        self._events.publish("delete", name)
+
+    async def _put_down(self, name: str) -> None:
+        """Kill it, and let whoever starts it notice."""
+        unit = await self._units.container(name)
+        if unit.phase is not Phase.INACTIVE:
+            with contextlib.suppress(NotFound):  # it ended by itself just now
+                await self._units.kill(unit.name, signal.SIGKILL)
+            await self._units.stop(unit.name)
+        await self._claims.settled(name)
+
+    async def _delete(self, name: str) -> None:
+        """Root's files first: without ctrd's own nobody would know that they are there."""
+        with contextlib.suppress(NotFound):
+            await self._op(name, ops.Request(op="delete"))
+        leftover = await asyncio.to_thread(homes.retire, self._places, name)
+        try:
+            await self._store.release(name)
+        except VoltError as error:  # it is deleted; the ref goes at the next start, with the leftover
+            log.warning("the store still holds the tree of %s: %s", name, error)
+            return
+        await asyncio.to_thread(homes.clear, leftover)
+
+    # -- containers that are deleted when they end
+
+    def _remove_when_ended(self, name: str) -> None:
+        if name not in self._removals:
+            task = asyncio.get_running_loop().create_task(self._remove(name))
+            self._removals[name] = task
+            task.add_done_callback(lambda _: self._removals.pop(name, None))
+
+    async def _remove(self, name: str) -> None:
+        try:
+            while await self._up(name) or self._claims.held(name):
+                await self._units.wait_ended(container_unit(name))
+                await self._claims.settled(name)  # a restart goes on after the end
+            exit = (await self.inspect(name)).exit
+            if exit is not None:
+                self._exits[name] = exit
+                while len(self._exits) > KEPT_EXITS:
+                    del self._exits[next(iter(self._exits))]
+            await self.delete(name, force=False)
+        except (NotFound, Conflict):
+            return  # somebody else deleted it, or started it again
+        except VoltError as error:
+            log.error("%s has ended and could not be deleted: %s", name, error, extra={"volt": {"VOLT_WORKLOAD": name}})
+
+    # -- small things
+
+    async def _op(self, name: str, request: ops.Request) -> None:
+        await ops.perform(self._places, self._units, name, request)
+
+    async def _up(self, name: str) -> bool:
+        return (await self._units.container(name)).phase is not Phase.INACTIVE
+
+    def _taken(self, name: str) -> bool:
+        return self._claims.held(name) or os.path.lexists(self._places.home(name))
+
+    def _record(self, config: Config) -> RootState:
+        return state.own(config, load(self._places.root_state(config.name), RootState))
+
+    def _readable(self) -> Iterator[Config]:
+        for name in all_names(self._places):
+            with contextlib.suppress(Invalid):
+                config = configs.read(self._places, name)
+                if config is not None:
+                    yield config
+
+    def _joined(self, config: Config, unit: Unit, spec: ctr.Spec | None) -> ctr.Container:
+        running = load(self._places.running(config.name), Running)
+        return state.container(config, unit, self._record(config), running, spec)
