@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from volt_casd import faults
 from volt_casd.erofs.layout import BLOCK, BLOCK_BITS, BLOCKS_MAX, NULL_BLOCK
-from volt_common.errors import Corrupt, Exhausted, Invalid
+from volt_common.errors import Corrupt, Invalid
 
 CHUNK_BITS: Final = 8
 """Of a chunk of a large file: 1 MiB, as a power of two of blocks."""
@@ -141,9 +142,7 @@ class Writer:
             try:
                 written = os.pwrite(self._out, left, position)
             except OSError as why:
-                if why.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise Exhausted("no space is left for the image", resource="disk space") from why
-                raise
+                raise faults.of_os(why, "writing an image") from why
             left, position = left[written:], position + written
 
 
