@@ -37,13 +37,16 @@ class Header(NamedTuple):
 
 def number(field: bytes) -> int:
     """Octal digits among blanks, or base-256 as GNU tar writes what octal cannot hold. Raises ValueError."""
+    digits = field.rstrip(b"\0 ")
+    if digits.isdigit():
+        return int(digits, 8)
     if field[0] & 0x80:  # two's complement, its sign in bit 6
         value = int.from_bytes(field, "big") - (1 << (8 * len(field) - 1))
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
     digits = field.partition(b"\0")[0].strip(b" ")
     if not digits:
         return 0
-    if not digits.isdigit():  # int() takes signs, underscores and prefixes as well
+    if not digits.isdigit():  # int() alone takes signs, underscores and prefixes as well
         raise ValueError(digits)
     return int(digits, 8)
 

@@ -13,7 +13,7 @@ from volt_casd.tree import Entry
 SKIPPED_MAX: Final = 20
 
 
-class Inode(msgspec.Struct):
+class Inode(msgspec.Struct, gc=False):  # it refers to nothing that could refer to it
     """What one or more paths name."""
 
     mode: int

@@ -79,14 +79,14 @@ def xattrs(fields: dict[bytes, bytes]) -> tuple[XattrList, list[str]]:
     found: dict[bytes, bytes] = {}
     notes: list[str] = []
     for key, value in fields.items():
-        if key.startswith(_SCHILY):
+        if key == _SELINUX and value:
+            found.setdefault(b"security.selinux", value.rstrip(b"\0") + b"\0")
+        elif key.startswith(_SCHILY):
             # GNU tar escapes what would end the keyword
             found[key[len(_SCHILY) :].replace(b"%3D", b"=").replace(b"%25", b"%")] = value
         elif key.startswith(_LIBARCHIVE):
             # bsdtar writes an attribute in both forms; the other one is exact
             found.setdefault(unquote_to_bytes(key[len(_LIBARCHIVE) :]), _base64(key, value))
-        elif key == _SELINUX:
-            found.setdefault(b"security.selinux", value.rstrip(b"\0") + b"\0")
         elif key in _ACLS:
             try:
                 binary = acl.from_text(value, default=key.endswith(b"default"))

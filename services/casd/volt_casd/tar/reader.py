@@ -31,6 +31,7 @@ _TYPES: Final = {
     b"6": stat.S_IFIFO,
     b"D": stat.S_IFDIR,  # of an incremental GNU archive: its bytes list the directory
 }
+_DEVICES: Final = (b"3", b"4")
 _LINK: Final = b"1"
 _SPARSE: Final = b"S"
 _VOLUME: Final = b"V"
@@ -197,9 +198,10 @@ class _Extended:
         return True
 
     def fields(self) -> dict[bytes, bytes]:
-        """The pax fields of the next member. An empty one takes a shared one back; an attribute may be empty."""
-        found = self.shared | dict(self.records or ())
-        return {key: value for key, value in found.items() if value or b".xattr." in key}
+        """The pax fields of the next member. An empty one says nothing, and takes a shared one back; only an
+        attribute's value may be empty."""
+        found = dict(self.records or ())
+        return self.shared | found if self.shared else found
 
 
 def _text(header: Header, window: Window, limit: int) -> bytes:
@@ -207,9 +209,11 @@ def _text(header: Header, window: Window, limit: int) -> bytes:
     if not 0 <= header.size <= limit:
         what = "a name" if header.kind in (b"L", b"K") else "an extended header"
         raise Invalid(f"{what} is too long: {header.size} bytes, at most {limit}")
-    body = Body(window, header.size, header.name)
-    text = b"".join(bytes(chunk) for chunk in body.chunks())
-    body.skip()
+    size = header.size
+    if not window.have(size + -size % BLOCK):
+        raise Invalid(f"the archive is cut short in {shown(header.name)}")
+    text = bytes(window.view[window.start : window.start + size])
+    window.start += size + -size % BLOCK
     return text
 
 
@@ -233,16 +237,24 @@ def _member(header: Header, extended: _Extended, window: Window, at: int, limits
     if extended.records is not None or extended.shared:
         fields = extended.fields()
         get = fields.get
-        name = get(b"GNU.sparse.name") or get(b"path") or name
+        name = get(b"path") or name
         link = get(b"linkpath") or link
-        uid = pax.whole_number(b"uid", fields[b"uid"]) if b"uid" in fields else uid
-        gid = pax.whole_number(b"gid", fields[b"gid"]) if b"gid" in fields else gid
-        stored = pax.whole_number(b"size", fields[b"size"]) if b"size" in fields else stored
-        mtime_ns = pax.time_ns(fields[b"mtime"]) if b"mtime" in fields else mtime_ns
-        if kind in (b"3", b"4"):
-            major = pax.whole_number(b"devmajor", get(b"SCHILY.devmajor") or b"%d" % max(major, 0))
-            minor = pax.whole_number(b"devminor", get(b"SCHILY.devminor") or b"%d" % max(minor, 0))
-        xattrs, notes = pax.xattrs(fields)
+        if value := get(b"uid"):
+            uid = pax.whole_number(b"uid", value)
+        if value := get(b"gid"):
+            gid = pax.whole_number(b"gid", value)
+        if value := get(b"size"):
+            stored = pax.whole_number(b"size", value)
+        if value := get(b"mtime"):
+            mtime_ns = pax.time_ns(value)
+        if any(b"." in key for key in fields):  # vendors' keywords: most headers have none
+            name = get(b"GNU.sparse.name") or name
+            xattrs, notes = pax.xattrs(fields)
+            if kind in _DEVICES:
+                major = pax.whole_number(b"devmajor", get(b"SCHILY.devmajor") or b"%d" % max(major, 0))
+                minor = pax.whole_number(b"devminor", get(b"SCHILY.devminor") or b"%d" % max(minor, 0))
+        else:
+            fields = {}
     # the kernel's range of each; a tree holds nothing else
     if not (0 <= uid <= _ID_MAX and 0 <= gid <= _ID_MAX and -(1 << 63) <= mtime_ns < 1 << 63 and header.mode >= 0):
         _in_range("owner", uid, _ID_MAX, name)
@@ -251,22 +263,25 @@ def _member(header: Header, extended: _Extended, window: Window, at: int, limits
         raise Invalid(f"{shown(name)}: its time is out of range")
     permissions = header.mode & 0o7777
     if kind in _REGULAR or kind == _SPARSE:
-        _in_range("size", stored, limits.file_bytes, name)
+        if not 0 <= stored <= limits.file_bytes:
+            _in_range("size", stored, limits.file_bytes, name)
         if fields.get(b"SCHILY.filetype") == b"socket":
             return Member(name, 0, uid, gid, mtime_ns, skip="a socket"), stored
         if name.endswith(b"/"):  # v7 had no other way to write a directory
             if stored:
                 raise Invalid(f"{shown(name)} is a directory with {stored} bytes of its own")
             return Member(name, stat.S_IFDIR | permissions, uid, gid, mtime_ns, xattrs=xattrs, notes=tuple(notes)), 0
+        mode = stat.S_IFREG | permissions
+        if not fields and kind != _SPARSE:
+            return Member(name, mode, uid, gid, mtime_ns, stored), stored
         size, stored, extents = _holes(header, fields, extended, window, at, stored, name)
         _in_range("size", size, limits.file_bytes, name)
-        mode = stat.S_IFREG | permissions
         return Member(name, mode, uid, gid, mtime_ns, size, xattrs=xattrs, extents=extents, notes=tuple(notes)), stored
     if kind == _LINK:
         # Old tars put the file's size here, and no bytes after it.
         return Member(name, 0, uid, gid, mtime_ns, hardlink=link), 0
     file_type = _TYPES[kind]
-    if file_type in (stat.S_IFCHR, stat.S_IFBLK):
+    if kind in _DEVICES:
         _in_range("device number", major, 0xFFF, name)
         _in_range("device number", minor, 0xFFFFF, name)
     return Member(
@@ -296,7 +311,7 @@ def _holes(
     if header.kind == _SPARSE:
         size, extents = sparse.old_gnu(bytes(window.view[at : at + BLOCK]), window, stored, name)
         return size, stored, extents
-    if not fields or not any(key.startswith(b"GNU.sparse.") for key in fields):
+    if not any(key.startswith(b"GNU.sparse.") for key in fields):
         return stored, stored, None
     size = sparse.decimal(fields.get(b"GNU.sparse.realsize") or fields.get(b"GNU.sparse.size") or b"", name)
     if b"GNU.sparse.major" in fields:
