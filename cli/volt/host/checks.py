@@ -39,7 +39,7 @@ def kernel() -> Finding:
     if version(release) >= (6, 6):
         return Finding("kernel", OK, release)
     if version(release) >= (5, 19):
-        return Finding("kernel", OK, f"{release}: views hold the data of images themselves; 6.6 shares it")
+        return Finding("kernel", OK, f"{release}: views hold their data; from 6.6 on it is shared")
     return Finding("kernel", MISSING, release, "Containers need 5.19: Debian 12 or newer.")
 
 
@@ -59,7 +59,7 @@ def data_only() -> Finding:
     if tried is None:
         return Finding(name, OK, "by the kernel's version; root can try it")
     if tried:
-        return Finding(name, WARN, f"an overlay with a data-only layer failed: {tried}", "Report this, with `uname -a`.")
+        return Finding(name, WARN, f"an overlay with a data-only layer failed: {tried}", "Report it, with `uname -a`.")
     return Finding(name, OK, "overlay with a data-only layer was mounted")
 
 
