@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
 
-from volt_common.api.base import Access, Call, Describe, Digest, Nothing, Path, RefName, Size, Stream
+from volt_common.api.base import Access, Call, Describe, Digest, Nothing, Path, RefName, Stream
 
 
 class Form(enum.Enum):

@@ -97,7 +97,6 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True):
     labels: Annotated[dict[Text, Text], Meta(max_length=64)] = {}
 
 
-
 class Exit(Struct, frozen=True):
     """How a container's last run ended. `reason` is one of exit, signal, oom, start-failure, lost."""
 
@@ -289,7 +288,7 @@ class Exec(Call["Exit"], frozen=True, kw_only=True, tag="ctr.exec"):
     descriptors: ClassVar = None
     name: Name
     args: Annotated[list[Argument], Meta(min_length=1, max_length=4096)]
-    env: Environment = {}
+    env: Environment = {}  # noqa: RUF012 - msgspec copies it
     user: User = ""
     workdir: Annotated[str, Meta(max_length=4095, pattern=r"\A(/[^\0]*)?\Z")] = ""
     tty: bool = False

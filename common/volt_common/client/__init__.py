@@ -1,0 +1,1 @@
+"""Clients of the daemons: `blocking` for the command, `asyncio` for daemons."""
