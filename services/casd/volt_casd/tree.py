@@ -96,6 +96,8 @@ def decode(data: bytes | memoryview, name: str = "") -> list[Entry]:
         entries = _decoder.decode(memoryview(data)[len(MAGIC) :])
         check(entries)
         _check_numbers(entries)
+        if _encoder.encode(entries) != memoryview(data)[len(MAGIC) :]:  # msgpack has several forms of a number
+            raise Invalid("it is not in canonical form")
     except (msgspec.MsgspecError, RecursionError, Invalid) as error:
         raise Corrupt(str(error), what="tree", name=name) from None
     return entries
@@ -214,7 +216,13 @@ def check(ordered: Sequence[Entry]) -> None:
                 problem = "is there twice" if path == previous else "is out of order"
                 raise Invalid(f"{show(path)} {problem}")
             parent, _, name = path.rpartition(b"/")
-            if name in (b"", b".", b"..") or len(name) > MAX_PART or len(path) > MAX_PATH or b"\0" in path:
+            if (
+                name in (b"", b".", b"..")
+                or path[0] == 0x2F
+                or len(name) > MAX_PART
+                or len(path) > MAX_PATH
+                or b"\0" in path
+            ):
                 raise Invalid(f"{show(path)}: not a path that a tree can hold")
             if parent not in directories:
                 raise Invalid(f"{show(path)}: its parent is not a directory of the tree")
