@@ -8,6 +8,7 @@ NAME             a container
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple
 
 from volt_common import durable
 from volt_common.api import ctr
-from volt_common.errors import AlreadyExists, Exhausted
+from volt_common.errors import AlreadyExists
 from volt_common.failpoint import point
 from volt_ctrd import config as configs
 from volt_ctrd.config import Config
@@ -47,20 +48,21 @@ class Stage:
         point("create.before-rename")
         try:
             os.rename(self._path, self._places.home(self._name))  # fails unless nothing has this name
-        except OSError:
+        except FileExistsError:
             raise AlreadyExists(kind="container", name=self._name) from None
+        except OSError as error:
+            if error.errno == errno.ENOTEMPTY:
+                raise AlreadyExists(kind="container", name=self._name) from None
+            raise
         point("create.after-rename")
         durable.sync_directory(self._places.containers)
 
 
 @contextlib.contextmanager
 def staged(places: Places, name: str) -> Iterator[Stage]:
-    """Make a directory under another name; what is not published is removed. Raises Exhausted."""
+    """Make a directory under another name; what is not published is removed. Raises OSError."""
     path = f"{places.containers}/.new-{name}-{secrets.token_hex(8)}"
-    try:
-        os.mkdir(path, 0o700)
-    except OSError as error:
-        raise Exhausted(f"{error.strerror} in {places.containers}", resource="room on disk") from None
+    os.mkdir(path, 0o700)
     try:
         yield Stage(places, name, path)
     finally:

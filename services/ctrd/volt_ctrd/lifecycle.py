@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import random
@@ -13,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
 from volt_common.api import ctr
-from volt_common.errors import AlreadyExists, Conflict, Invalid, NotFound, VoltError, of_code
+from volt_common.errors import AlreadyExists, Conflict, Exhausted, Invalid, NotFound, VoltError, of_code
 from volt_ctrd import config as configs
 from volt_ctrd import homes, names, ops, precheck, state
 from volt_ctrd.claims import Claims
@@ -27,18 +28,22 @@ from volt_ctrd.units import Phase, Unit, Units, container_unit
 log = logging.getLogger("volt")
 
 KEPT_EXITS: Final = 1024
+RESERVED: Final = ("op",)  # /run/volt-launch/op holds the results of ops
 
 T = TypeVar("T")
 
 
 async def completed(work: Coroutine[Any, Any, T]) -> T:
-    """Do `work` to its end even if the caller goes away in the middle, and only then tell the caller."""
+    """Do to its end what must not be half done. If it took effect, that is the answer, also to a caller that has
+    gone meanwhile: it may come back with the same id."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        return task.result()
 
 
 class Lifecycle:
@@ -133,21 +138,30 @@ class Lifecycle:
         """Raises AlreadyExists, NotFound (image), Invalid, Denied."""
         precheck.check(spec, precheck.load(self._places.policy))
         name = name or names.made_up(self._taken, random.SystemRandom())
+        if name in RESERVED:
+            raise Invalid(f"the name {name} is Volt's own", hint="take another")
         with self._claims.claim(name, "being created or deleted"):
             if os.path.lexists(self._places.home(name)):
                 raise AlreadyExists(kind="container", name=name, hint=f"volt rm {name}, or take another name")
             image = await self._store.resolve(spec.image)
             config = configs.of_spec(name, uid, spec, image, await self._store.view(image.tree))
-            with homes.staged(self._places, name) as stage:  # a crash from here on leaves a `.new-` directory
-                await self._store.hold(name, image.tree)
-                try:
-                    await completed(asyncio.to_thread(stage.publish, config, spec))
-                except OSError:
-                    await self._store.release(name)
-                    raise
+            await completed(self._publish(config, spec))
         self._exits.pop(name, None)
         self._events.publish("create", name, image=spec.image)
         return await self.inspect(name)
+
+    async def _publish(self, config: Config, spec: ctr.Spec) -> None:
+        """From here on a crash leaves a `.new-` directory, so that the next ctrd lets the tree go."""
+        try:
+            with homes.staged(self._places, config.name) as stage:
+                await self._store.hold(config.name, config.tree)
+                await asyncio.to_thread(stage.publish, config, spec)
+        except OSError as error:
+            await self._store.release(config.name)
+            message = f"{error.strerror} in {self._places.containers}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise Exhausted(message, resource="room on disk") from None
+            raise VoltError(message) from error
 
     async def start(self, name: str) -> ctr.Container:
         """Raises NotFound, Conflict, and what the launcher refuses."""

@@ -74,7 +74,7 @@ def container_of(unit: str) -> str | None:
 def is_frozen(name: str, mounts: tuple[str, ...] = CGROUPS) -> bool:
     """Whether the launcher froze a container: systemd is not told, its control group knows."""
     for mount in mounts:
-        path = f"{mount}/volt.slice/{container_unit(name)}/box/cgroup.freeze"
+        path = f"{mount}/volt.slice/{container_unit(name)}/box/payload/cgroup.freeze"
         with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
             return file.read().strip() == "1"
     return False

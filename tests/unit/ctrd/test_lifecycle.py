@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from unit.ctrd.fake_systemd import FakeSystemd
 
+from volt_common import failpoint
 from volt_common.api import cas, ctr
 from volt_common.client.asyncio import AsyncClient
 from volt_common.errors import AlreadyExists, Conflict, Denied, Invalid, NotFound, VoltError
@@ -490,5 +491,41 @@ def test_without_a_store_a_container_is_deleted_and_its_ref_goes_later(places: P
         await host.ctrd.recover()
         assert os.listdir(host.places.containers) == []
         assert "containers/later" not in await host.refs()
+
+    on(places, test)
+
+
+def test_a_container_may_not_have_the_name_of_volts_own_directory(places: Places) -> None:
+    async def test(host: Host) -> None:
+        with pytest.raises(Invalid, match="Volt's own"):
+            await host.create("op")
+
+    on(places, test)
+
+
+def test_a_disk_that_fails_leaves_neither_container_nor_ref(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(failpoint._armed, "create.before-rename", failpoint.parse("x=error")["x"])
+
+    async def test(host: Host) -> None:
+        with pytest.raises(VoltError, match="create.before-rename in"):
+            await host.create("broken")
+        assert os.listdir(host.places.containers) == []
+        assert "containers/broken" not in await host.refs()
+
+    on(places, test)
+
+
+def test_a_create_whose_caller_goes_is_done_or_not_begun(places: Places) -> None:
+    async def test(host: Host) -> None:
+        for turns in range(0, 60, 3):
+            task = asyncio.create_task(host.create(f"c{turns}"))
+            for _ in range(turns):
+                await asyncio.sleep(0.0002)
+            task.cancel()
+            await asyncio.wait({task})
+            there = f"c{turns}" in await host.names()
+            assert (f"containers/c{turns}" in await host.refs()) == there
+            assert there == (not task.cancelled())
+        assert not [name for name in os.listdir(host.places.containers) if name.startswith(".")]
 
     on(places, test)

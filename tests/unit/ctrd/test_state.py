@@ -99,7 +99,7 @@ def test_a_record_of_a_later_version_is_read_as_far_as_it_is_known(places: Place
 
 
 def test_a_frozen_container_is_known_by_its_control_group(places: Places) -> None:
-    box = f"{places.run}/volt.slice/{UNIT}/box"
+    box = f"{places.run}/volt.slice/{UNIT}/box/payload"
     os.makedirs(box)
     for text, frozen in (("0\n", False), ("1\n", True)):
         with open(f"{box}/cgroup.freeze", "w", encoding="ascii") as file:
