@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
 from unit.casd.casd_support import ROOT, build, fill, node, object_path, opened
+
 from volt_casd.builder import Builder, build_directory
 from volt_casd.cancel import Cancel
 from volt_casd.store import Store

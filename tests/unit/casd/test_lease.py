@@ -9,8 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from unit.casd.casd_support import opened
+
 from volt_casd import ingest, lease
 from volt_casd.ingest import Reader
 from volt_casd.lease import Hold

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-
 from unit.casd.casd_support import object_path, put
+
 from volt_casd import batch as batches
 from volt_casd.store import Store
 from volt_common.errors import Exhausted, NotFound, VoltError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-
 from unit.casd.casd_support import ROOT, build, object_path, problems, put
+
 from volt_casd.store import Store
 from volt_common.errors import Interrupted, NotFound
 

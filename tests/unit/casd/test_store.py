@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-
 from unit.casd.casd_support import ROOT, build, fill, node, object_path, opened, put
+
 from volt_casd import tree
 from volt_casd.builder import build_directory
 from volt_casd.cancel import Cancel

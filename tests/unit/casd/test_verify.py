@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from unit.casd.casd_support import fill, object_path, put
+
 from volt_casd.builder import build_directory
 from volt_casd.status import Counts, status
 from volt_casd.store import Store

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
 from unit.casd.casd_support import ROOT, build, fill, object_path, put
+
 from volt_casd import views
 from volt_casd.builder import build_directory
 from volt_casd.store import Store
