@@ -12,6 +12,7 @@ import struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import BinaryIO
 
     from volt_common.errors import VoltError
 
@@ -58,7 +59,8 @@ def call(
             question = message(2, destination, path, interface, member, signature, body)
             identity = str(os.geteuid()).encode().hex().encode()
             sock.sendall(b"\0AUTH EXTERNAL " + identity + b"\r\nBEGIN\r\n" + hello + question)
-            return _answer(sock)
+            with sock.makefile("rb") as stream:
+                return _answer(stream)
         except OSError as error:
             raise _unreachable(error.strerror or str(error)) from None
 
@@ -130,8 +132,7 @@ def parse_header(head: bytes, fields: bytes) -> tuple[int, int, str, str]:
     return head[1], reply, signature, error
 
 
-def _answer(sock: socket.socket) -> tuple[str, bytes]:
-    stream = sock.makefile("rb")
+def _answer(stream: BinaryIO) -> tuple[str, bytes]:
     line = stream.readline(4096)
     if not line.startswith(b"OK "):
         raise _unreachable("it refuses to let this user in")
