@@ -84,27 +84,28 @@ class TreeBuilder:
         path = clean(member.path)
         for note in member.notes:
             self.tally.add(f"{shown(path)}: {note}")
-        self.require_parents(path)
-        self._place(path, self._linked(path, member) if member.hardlink is not None else self._inode(path, member))
+        above = self.require_parents(path)
+        inode = self._linked(path, member) if member.hardlink is not None else self._inode(path, member)
+        self._place(path, inode, above)
         if stat.S_ISREG(member.mode):
-            self._store(path, member, body)
+            self._store(inode, member, body)
 
-    def require_parents(self, path: bytes) -> None:
-        """Make the directories above `path` exist. Raises Invalid if one is no directory."""
+    def require_parents(self, path: bytes) -> Inode:
+        """The directory above `path` (the root is above itself), made if need be, with those above it.
+        Raises Invalid if one is no directory."""
+        directory = parent(path)
         missing: list[bytes] = []
-        while path:
-            path = parent(path)
-            above = self.names.get(path)
-            if above is not None:
-                if not above.is_directory:
-                    what = "symlink" if stat.S_ISLNK(above.mode) else "file"
-                    raise Invalid(f"a member is written through the {what} {shown(path)}")
-                break
-            missing.append(path)
+        while (above := self.names.get(directory)) is None:
+            missing.append(directory)
+            directory = parent(directory)
+        if not above.is_directory:
+            what = "symlink" if stat.S_ISLNK(above.mode) else "file"
+            raise Invalid(f"a member is written through the {what} {shown(directory)}")
         for directory in reversed(missing):
             self._budget.metadata(len(directory))
-            self.names[directory] = implied_directory()
-            self.names[parent(directory)].children += 1
+            above.children += 1
+            above = self.names[directory] = implied_directory()
+        return above
 
     def charge(self, path: bytes) -> None:
         """For a path that is remembered elsewhere. Raises Exhausted."""
@@ -143,27 +144,38 @@ class TreeBuilder:
         inode.linked = True
         return inode
 
-    def _place(self, path: bytes, inode: Inode) -> None:
-        names = self.names
-        old = names.get(path)
+    def _place(self, path: bytes, inode: Inode, above: Inode) -> None:
+        old = self.names.get(path)
         if old is None:
-            names[parent(path)].children += 1
+            above.children += 1
         elif old.is_directory:
             if inode.is_directory:
                 inode.children = old.children
             elif old.children or not path:
                 raise Invalid(f"{shown(path) or 'the root'} is a directory first, and then something else")
-        names[path] = inode
+        self.names[path] = inode
 
-    def _store(self, path: bytes, member: Member, body: Body) -> None:
-        inode = self.names[path]
-        size = member.size
+    def _store(self, inode: Inode, member: Member, body: Body) -> None:
+        size, before = member.size, self.bytes
         if size:
             self._budget.file(size)
+            chunks = body.chunks()
+            if size > PROGRESS_BYTES:
+                chunks = self._counted(chunks)
             inode.size = size
-            inode.digest = self._store_file(body.chunks(), size, member.extents)
+            inode.digest = self._store_file(chunks, size, member.extents)
         self.files += 1
-        self.bytes += size
+        self.bytes = before + size
+        self._report()
+
+    def _counted(self, chunks: Iterator[memoryview]) -> Iterator[memoryview]:
+        """A large file tells of its progress, and can be stopped, on the way."""
+        for chunk in chunks:
+            yield chunk
+            self.bytes += len(chunk)
+            self._report()
+
+    def _report(self) -> None:
         if self._on_progress is not None and (
             self.files - self._reported[0] >= PROGRESS_FILES or self.bytes - self._reported[1] >= PROGRESS_BYTES
         ):

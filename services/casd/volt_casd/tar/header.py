@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from typing import Final, NamedTuple
@@ -17,6 +18,7 @@ _LAYOUT: Final = struct.Struct("100s8s8s8s12s12s8sc100s8s64x8s8s155s12s")
 _USTAR: Final = b"ustar\0"
 _GNU: Final = b"ustar  \0"
 _STAR_END: Final = b"tar\0"
+EXTENDED: Final = (b"x", b"X", b"g", b"L", b"K")  # they belong to the member after them
 
 
 class Header(NamedTuple):
@@ -51,6 +53,9 @@ def number(field: bytes) -> int:
     return int(digits, 8)
 
 
+_usual = functools.lru_cache(maxsize=1024)(number)  # modes, owners and times are the same over and over
+
+
 def parse(buffer: bytearray, view: memoryview, at: int, offset: int) -> Header:
     """The header at `buffer[at:at + 512]`, of which `view` is the memory; `offset` is where the archive
     has it, for errors. Raises Invalid."""
@@ -69,6 +74,8 @@ def parse(buffer: bytearray, view: memoryview, at: int, offset: int) -> Header:
         raise Invalid(f"the archive is damaged: no header with a right checksum at byte {offset}")
     name = name.partition(b"\0")[0]
     try:
+        if kind in EXTENDED:  # whose other fields mean nothing
+            return Header(name, 0, 0, 0, number(size), 0, kind, b"", 0, 0, False)
         ustar = magic.startswith(_USTAR)
         gnu = magic == _GNU
         if ustar:
@@ -80,11 +87,11 @@ def parse(buffer: bytearray, view: memoryview, at: int, offset: int) -> Header:
         device = kind in (b"3", b"4")
         return Header(
             name,
-            number(mode),
-            number(uid),
-            number(gid),
+            _usual(mode),
+            _usual(uid),
+            _usual(gid),
             number(size),
-            number(mtime),
+            _usual(mtime),
             kind,
             linkname.partition(b"\0")[0],
             number(major) if device and (ustar or gnu) else 0,
