@@ -148,7 +148,7 @@ def drain(fd: int) -> int:
     return stream.bytes_out
 
 
-def test_a_bomb_is_refused_and_does_not_fill_memory() -> None:
+def test_a_bomb_is_refused_and_plain_zeros_are_not() -> None:
     # Frames of blocks that repeat one byte: 128 KiB from four bytes.
     frame = zstd_rle_frame(blocks=8000)
     with on_disk(frame) as source:
