@@ -43,6 +43,11 @@ def of_unit() -> str:
     return head if last in ("box", "relay", ".control") else own
 
 
+def of_container(name: str) -> str:
+    """The group of a container's unit, for launchers that run in another; its template names the slice."""
+    return f"{mount_point()}/volt.slice/volt-container@{name}.service"
+
+
 def enter(group: str) -> None:
     """Move this process."""
     with contextlib.suppress(FileExistsError):
@@ -116,9 +121,10 @@ def kill(group: str) -> None:
 
 def is_empty(group: str) -> bool:
     """Whether no process is in it or below it."""
-    with contextlib.suppress(FileNotFoundError):
+    try:
         return "populated 0" in _read(f"{group}/cgroup.events")
-    return True
+    except FileNotFoundError:
+        return True
 
 
 def _read(path: str) -> str:

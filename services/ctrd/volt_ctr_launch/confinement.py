@@ -29,6 +29,7 @@ class Confinement(NamedTuple):
 
     leader: int
     born: int
+    id_base: int
     cgroup: str
     bounding: int
     inheritable: int
@@ -36,14 +37,17 @@ class Confinement(NamedTuple):
     no_new_privs: bool
     limits: dict[int, tuple[int, int]]
     filters: list[bytes]
+    env: dict[str, str]
+    workdir: str
 
 
-def capture(leader: int, cgroup: str) -> Confinement:
-    """Read everything. Raises OSError when the process has gone."""
+def capture(leader: int, id_base: int, cgroup: str, env: dict[str, str], workdir: str) -> Confinement:
+    """Read everything, and keep what the payload was given. Raises OSError when the process has gone."""
     status = _status(leader)
     return Confinement(
         leader,
         born(leader),
+        id_base,
         cgroup,
         int(status["CapBnd"], 16),
         int(status["CapInh"], 16),
@@ -51,6 +55,8 @@ def capture(leader: int, cgroup: str) -> Confinement:
         status["NoNewPrivs"] == "1",
         {number: resource.prlimit(leader, number) for number in _LIMITS},
         kernel.read_filters(leader),
+        env,
+        workdir,
     )
 
 
@@ -75,13 +81,15 @@ def load(path: str) -> Confinement:
     """Raises Refusal (CONFLICT) if the container does not run."""
     value = files.read_own(path)
     try:
-        limits, filters = value["limits"], value["filters"]
+        limits, filters, env = value["limits"], value["filters"], value["env"]
         assert isinstance(limits, dict)
         assert isinstance(filters, list)
+        assert isinstance(env, dict)
         numbers = {k: v for k, v in value.items() if isinstance(v, int)}
         return Confinement(
             numbers["leader"],
             numbers["born"],
+            numbers["id_base"],
             str(value["cgroup"]),
             numbers["bounding"],
             numbers["inheritable"],
@@ -89,6 +97,8 @@ def load(path: str) -> Confinement:
             bool(value["no_new_privs"]),
             {int(number): (soft, hard) for number, (soft, hard) in limits.items()},
             [base64.b64decode(code) for code in filters],
+            {str(key): str(text) for key, text in env.items()},
+            str(value["workdir"]),
         )
     except (KeyError, AssertionError):
         raise Refusal("CONFLICT", "the container is not running") from None
@@ -106,14 +116,36 @@ def open_leader(found: Confinement) -> int:
     raise Refusal("CONFLICT", "the container is not running")
 
 
+def limit(found: Confinement) -> None:
+    """Give this process the payload's resource limits. Raising one needs CAP_SYS_RESOURCE on the host."""
+    for number, pair in found.limits.items():
+        resource.setrlimit(number, pair)
+
+
 def bound(found: Confinement) -> None:
-    """Drop from the bounding set what the payload's does not have. Needs CAP_SETPCAP still."""
+    """Drop from the bounding set what the payload's does not have, and add its seccomp filters. Needs every
+    capability over the user namespace, and keeps them."""
     for number in range(64):
         try:
             if not found.bounding >> number & 1:
                 kernel.prctl(kernel.PR_CAPBSET_DROP, number)
         except OSError:  # EINVAL: past the last capability
-            return
+            break
+    for program in found.filters:
+        kernel.install_filter(program)
+
+
+def become(found: Confinement, uid: int, gid: int, groups: list[int]) -> None:
+    """Take on a user's ids and, if it is root, the payload's capabilities; nobody else has any."""
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    if uid == 0:
+        kernel.capset(found.effective, found.effective, found.inheritable)
+    else:
+        kernel.capset(0, 0, 0)
+    if found.no_new_privs:
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
 
 
 def describe(found: Confinement) -> dict[str, str]:

@@ -12,6 +12,8 @@ from volt_ctr_launch.paths import Layout
 
 def run(layout: Layout, name: str, result: dict[str, str]) -> None:
     """`result` holds SERVICE_RESULT, EXIT_CODE and EXIT_STATUS of systemd.exec(5)."""
+    if not os.path.isdir(layout.root(name)):
+        return  # a start of what is no container
     box = f"{cgroup.of_unit()}/box"
     before = state.load(layout, name)
     end = before.get("exit")

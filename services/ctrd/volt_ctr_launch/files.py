@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 
 from volt_ctr_launch import kernel
 from volt_ctr_launch.errors import Refusal, invalid
@@ -112,6 +114,22 @@ def read_own(path: str) -> dict[str, object]:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[None]:
+    """One process at a time, by a lock file of root's that goes with its last holder's exec or end."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                break
+        os.close(descriptor)  # its holder removed it meanwhile
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def make_directory(path: str, mode: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import pwd
 import signal
@@ -19,24 +17,12 @@ Range = tuple[int, int, int]
 """First id inside, first id outside, how many: a line of /proc/PID/uid_map."""
 
 
-@contextlib.contextmanager
-def locked(layout: Layout) -> Iterator[None]:
-    """One launcher at a time among those that give or free ranges and views."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(f"{layout.roots}/.ids.lock", flags, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def allocate(layout: Layout, policy: Policy, name: str) -> int:
     """The first host id of a container's range: its own if it has one, else a free one. Raises Refusal."""
     own = base_of(layout, name)
     if own is not None:
         return own
-    with locked(layout):
+    with files.locked(layout.lock):
         used = {base_of(layout, other) for other in os.listdir(layout.roots) if not other.startswith(".")}
         others = list(_subordinate("/etc/subuid")) + list(_subordinate("/etc/subgid"))
         for number in range(policy.id_ranges):

@@ -30,7 +30,7 @@ def start_socket(layout: Layout, name: str) -> socket.socket:
 
 
 def relay(
-    layout: Layout, config: Config, sock: socket.socket, nspawn: int, cgroup: str, about: dict[str, object]
+    layout: Layout, config: Config, sock: socket.socket, nspawn: int, base: int, cgroup: str, about: dict[str, object]
 ) -> None:
     """Serve one start. `about` is what running.json says besides. When nspawn has gone there is nothing to wait
     for."""
@@ -45,19 +45,20 @@ def relay(
         lines = sock.recv(65536).decode("utf-8", "replace").splitlines()
         for line in lines:
             if line.startswith("X_NSPAWN_LEADER_PID="):
-                _record(layout, config, int(line.partition("=")[2]), cgroup, about)
+                _record(layout, config, int(line.partition("=")[2]), base, cgroup, about)
         if "READY=1" in lines:
             state.became_ready(layout, config.name)
             _tell(os.environ.get("NOTIFY_SOCKET", ""), f"READY=1\nMAINPID={nspawn}\nSTATUS=Running")
             return
 
 
-def _record(layout: Layout, config: Config, leader: int, cgroup: str, about: dict[str, object]) -> None:
+def _record(layout: Layout, config: Config, leader: int, base: int, cgroup: str, about: dict[str, object]) -> None:
     running: dict[str, object] = {"version": 1, "id": config.id, "leader": leader, "cgroup": cgroup, **about}
     sandbox = running["sandbox"]
     assert isinstance(sandbox, dict)
+    given = ({}, "") if config.boots else (config.env, config.workdir)
     try:
-        found = confinement.capture(leader, cgroup)
+        found = confinement.capture(leader, base, cgroup, *given)
         confinement.save(f"{layout.launch(config.name)}/confinement.json", found)
         running["sandbox"] = sandbox | confinement.describe(found)
         running["mounts"] = mounts(leader)

@@ -31,6 +31,15 @@ class Layout(NamedTuple):
         """Its run-time directory."""
         return f"{self.run}/{name}"
 
+    def lock_of(self, name: str) -> str:
+        """Held while the container is started, or deleted."""
+        return f"{self.run}/.{name}.lock"
+
+    @property
+    def lock(self) -> str:
+        """Held while ids or views are given or freed."""
+        return f"{self.roots}/.ids.lock"
+
     @property
     def views(self) -> str:
         """Root's own copies of views."""

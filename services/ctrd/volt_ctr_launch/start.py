@@ -38,8 +38,12 @@ def run(layout: Layout, name: str) -> None:
         owner = os.stat(layout.containers).st_uid
         found = config.load(layout.containers, name, owner)
         policy.check(found, rules)
-        launch(layout, found, rules, owner)
+        # Till nspawn runs: a delete that came between would free the ids that it is about to use.
+        with files.locked(layout.lock_of(name)):
+            launch(layout, found, rules, owner)
     except Refusal as refusal:
+        if found is None and refusal.code == "NOT_FOUND":
+            raise  # there is no such container, and so nothing to keep a state of
         state.failed(layout, name, refusal.code, refusal.message, refusal.exit_code, found)
         raise
     except OSError as error:
@@ -88,7 +92,9 @@ def launch(layout: Layout, found: Config, rules: policy.Policy, owner: int) -> N
         "boots": found.boots,
     }
     nspawn_pid = os.getpid()
-    streams.fork(unit, [sock.fileno()], lambda: notify.relay(layout, found, sock, nspawn_pid, f"{unit}/box", about))
+    streams.fork(
+        unit, [sock.fileno()], lambda: notify.relay(layout, found, sock, nspawn_pid, base, f"{unit}/box", about)
+    )
     sys.stdout.flush()
     streams.become_standard(standard, found.tty)
     streams.close_others([0, 1, 2])

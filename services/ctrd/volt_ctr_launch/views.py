@@ -18,7 +18,6 @@ import struct
 from volt_ctr_launch import files, kernel
 from volt_ctr_launch.config import View
 from volt_ctr_launch.errors import Refusal, invalid
-from volt_ctr_launch.ids import locked
 from volt_ctr_launch.paths import Layout
 
 _CHUNK = 1 << 20
@@ -36,7 +35,7 @@ def fetch(layout: Layout, name: str, tree: str, view: View) -> int:
     it from being dropped. Raises Refusal."""
     target = file_name(tree, view)
     files.make_directory(layout.views, 0o700)
-    with locked(layout):
+    with files.locked(layout.lock):
         if _named_by(layout, name) != target:
             files.write_bytes(f"{layout.root(name)}/view", target.encode())
         try:
@@ -48,7 +47,7 @@ def fetch(layout: Layout, name: str, tree: str, view: View) -> int:
 
 def drop_unused(layout: Layout) -> None:
     """Remove the copies that no container's `view` names, and what a crash left of a copy."""
-    with locked(layout):
+    with files.locked(layout.lock):
         used = {_named_by(layout, name) for name in os.listdir(layout.roots)}
         with contextlib.suppress(FileNotFoundError):
             for name in set(os.listdir(layout.views)) - used:
