@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 
 import pytest
-from jeepney import DBusAddress, HeaderFields, new_signal
+from jeepney import DBusAddress, HeaderFields, new_method_call, new_signal
 from jeepney.io.asyncio import open_dbus_connection
 
 import volt_common.dbus
@@ -238,13 +238,16 @@ async def test_a_signal_of_anyone_else_is_not_believed(systemd, fake, bus):
     async with running(systemd.wait(WEB)) as wait:
         await fake.asked("GetAll")
         liar = await open_dbus_connection(bus.address)
+        hello = DBusAddress("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus")
         path = "/org/freedesktop/systemd1"
         body = (WEB, f"{path}/unit/{escape(WEB)}")
         forged = new_signal(DBusAddress(path, interface="org.freedesktop.systemd1.Manager"), "UnitRemoved", "so", body)
         forged.header.fields[HeaderFields.destination] = systemd._bus._conn.unique_name
         await liar.send(forged)
-        await fake.set("volt-other.service")
-        await systemd.list_units([])
+        await liar.send(new_method_call(hello, "GetId"))
+        await liar.receive()  # the bus has passed the forged signal on
+        for _ in range(3):
+            await systemd.list_units([])
         await liar.close()
         assert not wait.done()
         assert fake.count["GetAll"] == 1
