@@ -77,7 +77,7 @@ def test_a_huge_file_is_refused(tmp_path):
 
 
 def test_one_setting_can_be_read():
-    assert get(Config(idle_seconds=5), "idle_seconds") == "5.0"
+    assert get(Config(idle_seconds=5.5), "idle_seconds") == "5.5"
     with pytest.raises(NotFound, match="did you mean idle_seconds"):
         get(Config(), "idle_secs")
 
