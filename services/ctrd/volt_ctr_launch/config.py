@@ -17,7 +17,7 @@ _ID = re.compile(r"[0-9a-f]{32}\Z")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _ABSOLUTE = re.compile(r"/[^\0]*\Z")
 _USER = re.compile(r"(([A-Za-z_][A-Za-z0-9_.-]*|[0-9]{1,5})(:([A-Za-z_][A-Za-z0-9_.-]*|[0-9]{1,5}))?)?\Z")
-_VARIABLE = re.compile(r"[^=\0]+\Z")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")  # what systemd-nspawn takes
 _CAPABILITY = re.compile(r"CAP_[A-Z_]{1,32}\Z")
 _SIGNAL = re.compile(r"([0-9]{1,2}|(SIG)?[A-Z0-9]{1,12}([+-][0-9]{1,2})?)?\Z")
 _ARGUMENT = 131071  # MAX_ARG_STRLEN with the terminating NUL

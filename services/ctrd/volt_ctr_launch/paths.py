@@ -48,7 +48,7 @@ class Layout(NamedTuple):
 
 def name_of(argument: str) -> str:
     """A container's name, as systemd's %i gives it."""
-    if not NAME.match(argument):
+    if not NAME.match(argument) or argument == "op":  # its run-time directory holds the answers of operations
         raise invalid(f"not a container's name: {argument[:80]!r}")
     return argument
 
