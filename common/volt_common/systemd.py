@@ -91,7 +91,7 @@ class Systemd:
         await self._run_job("start", "StartUnit", unit)
 
     async def stop(self, unit: str) -> None:
-        """Returns when it has ended. Raises as `start`; NotFound for one that is not loaded."""
+        """Returns when it has ended. Raises as `start`; NotFound for one that does not exist."""
         await self._run_job("stop", "StopUnit", unit)
 
     async def _run_job(self, verb: str, member: str, unit: str) -> None:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import resource
@@ -118,6 +119,28 @@ def test_check_names_the_line_that_was_tampered_with(path, change):
     wanted = {"edit": 4, "drop": 3, "swap": 3, "insert": 3, "garble": 4, "retell": 4}[change]
     with pytest.raises(Corrupt, match=f"line {wanted} "):
         check(path)
+
+
+def test_each_line_is_also_told_to_the_journal_with_its_hash(path):
+    class Journal(logging.Handler):
+        records = []
+
+        def emit(self, record):
+            self.records.append(record)
+
+    journal = Journal()
+    log = logging.getLogger("volt.audit")
+    log.addHandler(journal)
+    log.setLevel(logging.INFO)
+    try:
+        write(Audit(path, "casd"), result="NOT_FOUND")
+    finally:
+        log.removeHandler(journal)
+        log.setLevel(logging.NOTSET)
+    [record] = journal.records
+    assert record.volt["VOLT_AUDIT"] == hashlib.sha256(path.read_bytes().rstrip(b"\n")).hexdigest()
+    assert record.volt["VOLT_REQUEST"] == bytes(range(16)).hex()
+    assert record.getMessage() == "container.create web by uid 0: NOT_FOUND"
 
 
 def test_a_torn_last_line_is_marked_and_the_chain_goes_on(path):
