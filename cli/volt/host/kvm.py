@@ -126,4 +126,5 @@ def _takes_its_own_processor(kvm: int, cpu: int) -> bool:
             return True
     except OSError:  # before Linux 4.17 the question can't be asked
         return True
-    return fcntl.ioctl(cpu, _SET_MSRS, register) == 1
+    taken: int = fcntl.ioctl(cpu, _SET_MSRS, register)
+    return taken == 1

@@ -94,6 +94,7 @@ class ArchiveLayout:
         self._shown = shown
         self._parts: dict[str, Blob] = {}
         try:
+            os.lseek(fd, 0, os.SEEK_SET)
             with os.fdopen(os.dup(fd), "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 for member in archive:
                     if member.isreg() and not member.issparse():

@@ -46,7 +46,15 @@ def test_a_wrong_command_line_is_exit_2(words, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    [["stop", "web"], ["container", "list"], ["run", "img"], ["events"], ["cas", "status"], ["image", "list"], ["exec", "a", "b"]],
+    [
+        ["stop", "web"],
+        ["container", "list"],
+        ["run", "img"],
+        ["events"],
+        ["cas", "status"],
+        ["image", "list"],
+        ["exec", "a", "b"],
+    ],
 )
 def test_a_dead_daemon_is_exit_6_and_names_its_socket(words, capsys, tmp_path):
     code, err = fails(["--host", str(tmp_path), *words], capsys)

@@ -43,7 +43,10 @@ def test_version_imports_nothing_slow():
 
 
 def test_ps_imports_nothing_slow():
-    code, tops, ours = modules(["ps"], "from volt import systembus; systembus.list_units = lambda patterns, bus='': [systembus.Unit(*5 * ['x'])]")
+    code, tops, ours = modules(
+        ["ps"],
+        "from volt import systembus; systembus.list_units = lambda patterns, bus='': [systembus.Unit(*5 * ['x'])]",
+    )
     assert code == 0
     assert tops & SLOW == set()
     assert not any(name.startswith("volt.container.") for name in ours)
@@ -51,7 +54,10 @@ def test_ps_imports_nothing_slow():
 
 def test_a_verb_brings_no_other_verb():
     ours = modules(["container", "stop", "--help"])[2]
-    assert {name for name in ours if name.startswith("volt.container.")} == {"volt.container.stop", "volt.container.rows"}
+    assert {name for name in ours if name.startswith("volt.container.")} == {
+        "volt.container.stop",
+        "volt.container.rows",
+    }
 
 
 @pytest.mark.parametrize("words", [["ps", "--help"], ["top", "--help"], ["completion", "bash"], ["logs", "--help"]])

@@ -125,7 +125,15 @@ def test_options_before_the_noun_are_counted():
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("0", 0), ("4096", 4096), ("1k", 1024), ("512M", 512 << 20), ("1G", 1 << 30), ("1.5GiB", 3 << 29), ("2TB", 2 << 40)],
+    [
+        ("0", 0),
+        ("4096", 4096),
+        ("1k", 1024),
+        ("512M", 512 << 20),
+        ("1G", 1 << 30),
+        ("1.5GiB", 3 << 29),
+        ("2TB", 2 << 40),
+    ],
 )
 def test_sizes(text, size):
     assert parse_size("--memory", text) == size
@@ -137,7 +145,9 @@ def test_no_sizes(text):
         parse_size("--memory", text)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("0", 0), ("30", 30), ("1.5s", 1.5), ("250ms", 0.25), ("2m", 120), ("1h", 3600)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0), ("30", 30), ("1.5s", 1.5), ("250ms", 0.25), ("2m", 120), ("1h", 3600)]
+)
 def test_times(text, seconds):
     assert parse_seconds("--timeout", text) == seconds
 

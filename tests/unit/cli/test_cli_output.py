@@ -107,7 +107,8 @@ def test_one_thing(capsys):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (1023, "1023"), (1024, "1.0K"), (10240, "10K"), (5 << 20, "5.0M"), (3 << 40, "3.0T"), (None, "")]
+    ("value", "text"),
+    [(0, "0"), (1023, "1023"), (1024, "1.0K"), (10240, "10K"), (5 << 20, "5.0M"), (3 << 40, "3.0T"), (None, "")],
 )
 def test_sizes_for_people(value, text):
     assert size_text(value) == text
@@ -145,7 +146,13 @@ YAMLS = [
 def test_yaml_reads_back_as_it_was():
     reader = pytest.importorskip("yaml")
     value = [
-        {"name": text, "list": [text, 1, None, True, 1.5], "empty": [], "none": {}, "deep": {"a": {"b": [[1, 2], {"c": text}]}}}
+        {
+            "name": text,
+            "list": [text, 1, None, True, 1.5],
+            "empty": [],
+            "none": {},
+            "deep": {"a": {"b": [[1, 2], {"c": text}]}},
+        }
         for text in YAMLS
     ]
     assert reader.safe_load(yaml.dump(value)) == value
@@ -156,4 +163,6 @@ def test_yaml_reads_back_as_it_was():
 
 def test_yaml_of_a_list(capsys):
     out = printed(capsys, "yaml")
-    assert out.startswith("- name: web\n  state: running\n  memory: 2048\n  labels:\n    tier: front\n  exit: null\n- name: db\n")
+    assert out.startswith(
+        "- name: web\n  state: running\n  memory: 2048\n  labels:\n    tier: front\n  exit: null\n- name: db\n"
+    )

@@ -22,8 +22,7 @@ UNITS = [
 
 
 def library_call(patterns):
-    message = new_method_call(SYSTEMD, "ListUnitsByPatterns", "asas", ([], patterns))
-    return message
+    return new_method_call(SYSTEMD, "ListUnitsByPatterns", "asas", ([], patterns))
 
 
 def as_library_reads(data):
@@ -37,7 +36,9 @@ def test_a_call_reads_back_as_a_library_s(patterns):
     body = systembus.marshal_strings([])
     body += systembus.marshal_strings(patterns)
     ours = as_library_reads(
-        systembus.message(2, SYSTEMD.bus_name, SYSTEMD.object_path, SYSTEMD.interface, "ListUnitsByPatterns", "asas", body)
+        systembus.message(
+            2, SYSTEMD.bus_name, SYSTEMD.object_path, SYSTEMD.interface, "ListUnitsByPatterns", "asas", body
+        )
     )
     theirs = as_library_reads(library_call(patterns).serialise(serial=2))
     assert ours.body == theirs.body == ([], patterns)
@@ -47,7 +48,9 @@ def test_a_call_reads_back_as_a_library_s(patterns):
 
 
 def test_the_bytes_of_the_first_call_of_all():
-    data = systembus.message(1, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello", "", b"")
+    data = systembus.message(
+        1, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello", "", b""
+    )
     assert data[:16] == b"l\1\0\1" + bytes(4) + b"\1\0\0\0" + (len(data) - 16 - 3).to_bytes(4, "little")
     assert data[16:48] == b"\1\1o\0\x15\0\0\0/org/freedesktop/DBus\0\0\0"
     assert len(data) % 8 == 0
