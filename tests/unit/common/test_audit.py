@@ -122,13 +122,9 @@ def test_check_names_the_line_that_was_tampered_with(path, change):
 
 
 def test_each_line_is_also_told_to_the_journal_with_its_hash(path):
-    class Journal(logging.Handler):
-        records = []
-
-        def emit(self, record):
-            self.records.append(record)
-
-    journal = Journal()
+    records = []
+    journal = logging.Handler()
+    journal.emit = records.append
     log = logging.getLogger("volt.audit")
     log.addHandler(journal)
     log.setLevel(logging.INFO)
@@ -137,7 +133,7 @@ def test_each_line_is_also_told_to_the_journal_with_its_hash(path):
     finally:
         log.removeHandler(journal)
         log.setLevel(logging.NOTSET)
-    [record] = journal.records
+    [record] = records
     assert record.volt["VOLT_AUDIT"] == hashlib.sha256(path.read_bytes().rstrip(b"\n")).hexdigest()
     assert record.volt["VOLT_REQUEST"] == bytes(range(16)).hex()
     assert record.getMessage() == "container.create web by uid 0: NOT_FOUND"
