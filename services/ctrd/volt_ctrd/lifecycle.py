@@ -122,6 +122,8 @@ class Lifecycle:
         await self.last_exit(name)
         await self._units.wait_ended(container_unit(name))
         exit = await self.last_exit(name)
+        if removal := self._removals.get(name):  # who waits for its end finds it gone
+            await asyncio.wait({removal})
         if exit is None:
             raise Conflict(f"the container {name} was never started", hint=f"volt start {name}")
         return exit
