@@ -18,7 +18,7 @@ from volt_casd.ingest import Reader
 from volt_casd.layers import read_layers
 from volt_casd.tar import read_tree
 from volt_common.api.cas import Built, Compression, Node, Taken
-from volt_common.errors import Invalid
+from volt_common.errors import Exhausted, Invalid
 from volt_common.failpoint import point
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ Progress = Callable[[int, int], None]
 """`(files, bytes)` so far."""
 
 MAX_SKIPPED: Final = 20
+_MEMORY: Final = 512 << 20  # of one build, for names, targets and xattrs
+_ENTRY: Final = 512  # that an entry takes beside these
 
 
 class Builder:
@@ -40,6 +42,8 @@ class Builder:
         self._entries: dict[bytes, tree.Entry] = {}
         self._links: dict[int, tree.Entry] = {}  # by the caller's number
         self._skipped: list[str] = []
+        self._room = _MEMORY
+        self._quarantined = store.objects.quarantined
         self._batch = store.batch()
         self._reader = Reader(self._batch, store.objects, self._cancel)
 
@@ -70,7 +74,7 @@ class Builder:
         return Taken(files, size)
 
     def finish(self) -> Built:
-        """Make the tree, durably. Raises Invalid, Conflict, Exhausted."""
+        """Make the tree, durably. Raises Invalid, Conflict, NotFound (an object found bad meanwhile), Exhausted."""
         return self._commit(list(self._entries.values()), self._skipped)
 
     def tar(self, fd: int, compression: Compression, progress: Progress | None = None) -> Built:
@@ -85,6 +89,9 @@ class Builder:
 
     def _entry(self, node: Node, fd: int | None) -> tree.Entry:
         """The entry of a node, with its bytes stored."""
+        self._room -= _ENTRY + len(node.path) + len(node.target) + sum(len(n) + len(v) for n, v in node.xattrs)
+        if self._room < 0:
+            raise Exhausted(f"names and attributes need over {_MEMORY >> 20} MiB", resource="memory")
         size, digest = 0, b""
         if stat.S_ISREG(node.mode):
             if fd is not None:
@@ -154,6 +161,8 @@ class Builder:
         point("build.before-tree")
         manifest = self._batch.put(self._store.trees, tree.encode(entries))
         self._batch.commit()
+        if self._store.objects.quarantined != self._quarantined:
+            self._store.require_whole(entries)  # a verification may have taken what this build found there
         point("build.committed")
         files = [entry for entry in entries if entry.is_file]
         size = sum(entry.size for entry in files)

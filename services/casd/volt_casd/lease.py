@@ -44,13 +44,13 @@ def take(fd: int) -> Hold:
 
 def kept(fd: int, hold: Hold, before: os.stat_result) -> bool:
     """Whether nothing was written since `take`. Of Hold.WRITER it knows only what fstat says."""
-    if hold is Hold.LEASE and fcntl.fcntl(fd, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
-        return False
+    if hold is Hold.LEASE:
+        return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
     after = os.fstat(fd)
     return (
         after.st_size == before.st_size
         and after.st_mtime_ns == before.st_mtime_ns
-        and (after.st_ctime_ns == before.st_ctime_ns or hold is Hold.LEASE)  # a chmod is no change of contents
+        and after.st_ctime_ns == before.st_ctime_ns
     )
 
 

@@ -71,6 +71,8 @@ class Objects:
         self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._pending: dict[bytes, Pending] = {}
         self._changed = threading.Condition(threading.Lock())
+        self._waiting = 0
+        self.quarantined = 0  # since the store was opened
 
     def close(self) -> None:
         os.close(self.fd)
@@ -223,6 +225,7 @@ class Objects:
 
     def quarantine(self, digest: bytes) -> None:
         """Move a bad object out of the way, where nothing finds it but a person."""
+        self.quarantined += 1
         os.makedirs(self._quarantine, mode=0o700, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.rename(path_of(digest), f"{self._quarantine}/{self.kind}.{digest.hex()}", src_dir_fd=self.fd)
@@ -231,16 +234,16 @@ class Objects:
         """With the name claimed: whether what is there may be used. If not, it is there no longer."""
         path = path_of(digest)
         try:
-            fd = os.open(path, _READ, dir_fd=self.fd)
-        except FileNotFoundError:
-            return False
-        try:
-            status = os.fstat(fd)
+            status = os.stat(path, dir_fd=self.fd, follow_symlinks=False)
             if stat.S_IMODE(status.st_mode) == DURABLE:
                 if size is None or status.st_size == size:
                     return True
                 self.quarantine(digest)
                 return False
+            fd = os.open(path, _READ, dir_fd=self.fd)
+        except FileNotFoundError:
+            return False
+        try:
             if hash_file(fd) != digest:
                 os.unlink(path, dir_fd=self.fd)
                 return False
@@ -261,21 +264,25 @@ class Objects:
                 if pending.written:
                     pending.holders += 1
                     return False, pending
+                self._waiting += 1
                 self._changed.wait()
+                self._waiting -= 1
             pending = self._pending[digest] = Pending(digest)
             return True, pending
 
     def _written(self, pending: Pending) -> None:
         with self._changed:
             pending.written, pending.holders = True, 1
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
 
     def _end(self, pending: Pending) -> None:
         with self._changed:
             pending.over = True
             if self._pending.get(pending.digest) is pending:
                 del self._pending[pending.digest]
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

@@ -19,7 +19,7 @@ import msgspec
 from volt_common.errors import Corrupt, Invalid
 
 MAGIC: Final = b"volt tree 1\n"
-MAX_BYTES: Final = 512 << 20  # of an encoded tree: some four million entries
+MAX_BYTES: Final = 128 << 20  # of an encoded tree: some million entries
 MAX_PATH: Final = 4095
 MAX_PART: Final = 255
 TYPES: Final = frozenset((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO))

@@ -207,3 +207,11 @@ def test_the_mark_of_an_unclean_end_is_there_from_the_first_write_to_the_close(t
 def test_nothing_in_the_store_is_open_to_others(store: Store) -> None:
     build(store, [ROOT, node(b"d", 0o40777)], [], "a/b")
     assert os.stat(store.path).st_mode & 0o077 == 0
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "casd.md").read_text()
+    code = text.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert (tmp_path / "store" / "refs" / "examples" / "default").is_file()

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from unit.casd.casd_support import fill, object_path, put
 
-from volt_casd.builder import build_directory
+from volt_casd.builder import Builder, build_directory
 from volt_casd.status import Counts, status
 from volt_casd.store import Store
 from volt_casd.verify import Verification
+from volt_casd.walk import batches
 from volt_common.api.cas import BadObject, Built, Form
 from volt_common.errors import Interrupted, NotFound
 
@@ -133,3 +134,18 @@ def test_the_status_counts_what_is_there(store: Store, built: Built) -> None:
         assert now.free_bytes > 0
     put(store, b"another")
     assert status(store, counts).objects == 5
+
+
+def test_a_build_does_not_name_what_was_found_bad_while_it_ran(store: Store, built: Built, source: Path) -> None:
+
+    builder = Builder(store, "t/3")
+    for nodes, fds in batches(str(source)):
+        builder.take(nodes, fds)
+    path = object_path(store, digest_of(store, b"a"))
+    spoil(path, b"ONE")
+    assert len(found(store)) == 1
+    with pytest.raises(NotFound):
+        builder.finish()
+    builder.close()
+    with pytest.raises(NotFound):
+        store.refs.get("t/3")
