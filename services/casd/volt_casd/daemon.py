@@ -10,26 +10,25 @@ import asyncio
 import contextlib
 import logging
 import os
-import pwd
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, Final, ParamSpec, TypeVar, assert_never
+from typing import Final, ParamSpec, TypeVar, assert_never
 
 import msgspec
 
-from volt_casd import present, verify
+from volt_casd import present, roles, verify
 from volt_casd.builder import Builder
 from volt_casd.cancel import Cancel
 from volt_casd.status import Counts, status
 from volt_casd.store import Store
 from volt_common import paths
 from volt_common.api import cas
-from volt_common.api.base import Call, Describe, Nothing
+from volt_common.api.base import Describe, Nothing
 from volt_common.config import Config
 from volt_common.daemon import Request, Sandbox, run
 from volt_common.daemon.serve import close_all
-from volt_common.errors import Denied, Malformed, NotFound, VoltError
+from volt_common.errors import Malformed, NotFound, VoltError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,21 +39,6 @@ _LONG: Final = 16  # builds, views and verifications at once
 _SHORT: Final = 4
 _PROGRESS_SECONDS: Final = 0.1
 
-_READ_TREES: Final[tuple[type[Call[Any]], ...]] = (
-    cas.RefGet,
-    cas.RefList,
-    cas.Ls,
-    cas.Cat,
-    cas.Open,
-    cas.View,
-    cas.OpenView,
-    cas.Status,
-    Describe,
-)
-
-_OWN_REFS: Final = {"volt-ctr": ("containers/",), "volt-registry": ("registry/", "images/")}
-"""Below which names a daemon that may change refs may change them."""
-
 
 class Casd:
     """The daemon of the store at `path`."""
@@ -64,12 +48,7 @@ class Casd:
     descriptors = cas.Descriptors
 
     def __init__(self, path: str = paths.CAS) -> None:
-        self.roles: dict[str, tuple[type[Call[Any]], ...]] = {
-            "volt-ctr": (*_READ_TREES, cas.RefSet, cas.RefDelete),
-            "volt-vm": _READ_TREES,
-            "volt-registry": (cas.Put, cas.Open, cas.RefGet, cas.RefList, cas.RefSet, cas.RefDelete, Describe),
-        }
-        self._own_refs = _by_uid(_OWN_REFS)
+        self.roles = dict(roles.ROWS)
         self._path = path
         self._batches = msgspec.msgpack.Decoder(cas.Batch)
         self._stopping = Cancel()
@@ -83,6 +62,7 @@ class Casd:
         self._long = ThreadPoolExecutor(_LONG, "long")
         self._short = ThreadPoolExecutor(_SHORT, "short")
         self._counts = Counts()
+        self._namespaces = roles.Namespaces.of_host()
         self._store = await self._quick(Store, self._path)
         if not self._store.clean:
             self._recovery = asyncio.create_task(self._recover())
@@ -115,7 +95,7 @@ class Casd:
         store = self._store
         match call:
             case cas.RefSet(name=name, kind=kind, digest=digest, expect=expect):
-                self._check_ref(request, name)
+                self._namespaces.check(request.peer.uid, name)
                 return await self._change(store.set_ref, name, kind, bytes.fromhex(digest), expect)
             case cas.RefGet(name=name):
                 return await self._quick(store.refs.get, name)
@@ -124,7 +104,7 @@ class Casd:
                     await request.item(ref)
                 return Nothing()
             case cas.RefDelete(name=name, expect=expect):
-                self._check_ref(request, name)
+                self._namespaces.check(request.peer.uid, name)
                 await self._change(store.refs.delete, name, expect)
                 return Nothing()
             case cas.Status():
@@ -143,12 +123,6 @@ class Casd:
                 raise NotFound(kind="call", name="describe")  # the skeleton answers it
             case _:
                 assert_never(call)
-
-    def _check_ref(self, request: Request, name: str) -> None:
-        """A daemon changes only its own refs, whatever becomes of it. Raises Denied."""
-        own = self._own_refs.get(request.peer.uid)
-        if own is not None and not name.startswith(own):
-            raise Denied(f"this daemon may change no ref but those below {' and '.join(own)}")
 
     async def _verify(self, request: Request) -> cas.Verified:
         with self._cancel() as cancel:
@@ -170,8 +144,7 @@ class Casd:
         store = self._store
         match call:
             case cas.Put(ref=ref):
-                if ref is not None:
-                    self._check_ref(request, ref)
+                self._namespaces.check(request.peer.uid, ref)
                 with self._cancel() as cancel:
                     stored = await self._decide(cancel, store.put, request.fds[0], ref, cancel)
                 return cas.Stored(stored.digest.hex(), stored.size, stored.new)
@@ -292,15 +265,6 @@ async def _finish(pool: Executor, cancel: Cancel | None, decides: bool, function
         if future.exception() is None and decides:
             return future.result()
         raise
-
-
-def _by_uid(names: Mapping[str, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
-    """Of those users that this host has."""
-    found = {}
-    for user, value in names.items():
-        with contextlib.suppress(KeyError):
-            found[pwd.getpwnam(user).pw_uid] = value
-    return found
 
 
 def _next(found: Iterator[cas.BadObject | None]) -> cas.BadObject | Iterator[cas.BadObject | None] | None:
