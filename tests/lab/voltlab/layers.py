@@ -17,6 +17,7 @@ from pathlib import Path
 
 from voltlab.failure import Failure
 
+AGENT = Path(__file__).with_name("agent.py")
 TREE = Path(__file__).resolve().parents[3]
 SCRIPTS = TREE / "scripts"
 DISK_BYTES = 24 << 30  # sparse; room for a 10 GiB sparse file's copy
@@ -26,7 +27,7 @@ PACKAGES = (
     "acl", "attr", "catatonit", "dbus", "e2fsprogs", "erofs-utils", "iproute2", "libcap2-bin", "nftables", "polkitd",
     "procps", "python3", "python3-venv", "strace", "systemd", "systemd-container", "systemd-sysv", "util-linux", "zstd",
 )  # fmt: skip
-KERNEL = ("linux-image-amd64", "initramfs-tools")  # of a machine that boots its own
+KERNEL = ("linux-image-cloud-amd64", "initramfs-tools", "udev")  # of a machine that boots its own
 PYTHON = {"bookworm": "3.11", "trixie": "3.13"}
 INSTALLED = ("scripts/install", "scripts/need", "scripts/requirements.lock", "units")  # beside the wheels
 
@@ -74,6 +75,8 @@ def base(suite: str, extra: list[str], kernel: bool) -> Path:
     """The disk of a Debian with PACKAGES and `extra`, made at the first call."""
     packages = sorted({*PACKAGES, *extra, *(KERNEL if kernel else ())})
     key = digest([suite.encode(), *(name.encode() for name in packages), _MAKE_DISK.encode(), str(DISK_BYTES).encode()])
+    if kernel:
+        key = digest([key.encode(), AGENT.read_bytes()])
     disk = state() / "disks" / f"base-{suite}-{key}.ext4"
     with locked("base"):
         if not disk.exists():
@@ -86,7 +89,7 @@ def base(suite: str, extra: list[str], kernel: bool) -> Path:
             mount = state() / "disks" / f".mount-{os.getpid()}"
             mount.mkdir()
             try:
-                shell(_MAKE_DISK, part, mount, tar)
+                shell(_MAKE_DISK, part, mount, tar, AGENT if kernel else "")
                 part.rename(disk)
             finally:
                 mount.rmdir()
@@ -110,11 +113,43 @@ printf '127.0.0.1 localhost\\n::1 localhost\\n' >etc/hosts
 printf 'LABEL=volt-lab / ext4 noinit_itable,discard 0 0\\n' >etc/fstab
 # A machine boots often and shortly: nothing that only costs start time.
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
-    fstrim.timer getty@tty1.service systemd-networkd-wait-online.service nftables.service; do
+    fstrim.timer getty@tty1.service serial-getty@ttyS0.service systemd-networkd-wait-online.service nftables.service; do
     ln -sf /dev/null "etc/systemd/system/$unit"
 done
 # The journal stays over a reboot: a test may ask what happened before a power cut.
 mkdir -p var/log/journal
+if [ -n "$4" ]; then
+    # A kernel of its own, which has to know just one kind of disk, and an agent instead of a network.
+    printf 'MODULES=list\nCOMPRESS=lz4\n' >etc/initramfs-tools/conf.d/volt-lab
+    printf 'virtio_pci\nvirtio_blk\next4\n' >>etc/initramfs-tools/modules
+    mount -t proc proc proc
+    chroot . update-initramfs -u -k all >/dev/null
+    umount proc
+    printf 'virtio_console\n' >etc/modules-load.d/volt-lab.conf
+    install -D -m 0644 "$4" usr/lib/volt-lab/agent.py
+    cat >etc/systemd/system/volt-lab-agent.service <<END
+[Unit]
+Description=Runs what the lab asks for
+ConditionVirtualization=vm
+Wants=modprobe@virtio_console.service
+After=modprobe@virtio_console.service systemd-udev-settle.service
+DefaultDependencies=no
+Before=multi-user.target
+
+[Service]
+ExecStartPre=/bin/sh -c 'until [ -e /dev/vport0p8 ] || [ -e /dev/vport1p8 ] || [ -e /dev/vport2p8 ]; do sleep 0.1; done'
+ExecStart=/usr/bin/python3 -IS /usr/lib/volt-lab/agent.py
+Restart=always
+KillMode=process
+TasksMax=infinity
+LimitNOFILE=1024:524288
+
+[Install]
+WantedBy=multi-user.target
+END
+    mkdir -p etc/systemd/system/multi-user.target.wants
+    ln -s ../volt-lab-agent.service etc/systemd/system/multi-user.target.wants/
+fi
 cd /
 umount "$2"
 """

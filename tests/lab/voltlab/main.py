@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from voltlab import install, layers, machine, nspawn
+from voltlab import install, layers, machine, nspawn, vm
 from voltlab.failure import Failure
 from voltlab.machine import Machine
 
@@ -25,7 +24,7 @@ def say(text: str) -> None:
 def up(options: argparse.Namespace) -> int:
     """Start a machine: a new one from the cached layers, or the disk of one that was stopped."""
     began = time.monotonic()
-    layers.script("need", *install.HOST_PACKAGES)
+    layers.script("need", *install.HOST_PACKAGES, *(vm.HOST_PACKAGES if options.flavour == "vm" else ()))
     known = machine.find(options.name)
     if known is not None and known.running:
         if known.flavour != options.flavour or (options.suite and known.suite != options.suite):
@@ -34,12 +33,13 @@ def up(options: argparse.Namespace) -> int:
         return 0
     if known is None:
         known = machine.create(options.name, options.suite or "bookworm", options.flavour)
+        known.log_writes = options.log_writes
         try:
             install.prepare(known, options.include, bare=options.bare)
         except BaseException:
             known.remove()
             raise
-    nspawn.boot(known)
+    (vm if known.flavour == "vm" else nspawn).boot(known)
     say(f"machine {known.name} is up ({known.suite}, {known.flavour}, {time.monotonic() - began:.1f} s)")
     return 0
 
@@ -53,12 +53,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def enter(target: Machine, argv: list[str], user: str | None, environment: list[str]) -> int:
-    """Replace this process by a command in the machine, with the limits that systemd gives a service."""
-    command = nspawn.enter(target, argv, user, environment)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
-    os.umask(0o022)
-    os.execvp(command[0], command)
+    """Run a command in the machine with this process' streams, in place of this process where that is possible."""
+    if target.flavour == "vm":
+        return vm.enter(target, argv, user, environment)
+    return nspawn.enter(target, argv, user, environment)
 
 
 def shell(options: argparse.Namespace) -> int:
@@ -111,6 +109,18 @@ def pull(options: argparse.Namespace) -> int:
         return code.returncode or tar.wait()
 
 
+def power_cut(options: argparse.Namespace) -> int:
+    """Pull the plug of a vm machine; `up` boots the same disk again."""
+    target = machine.get(options.name)
+    if target.flavour != "vm":
+        raise Failure(
+            f"machine {target.name} is of the nspawn flavour: the host's kernel would write out what it knows"
+        )
+    vm.power_cut(target)
+    say(f"machine {target.name} lost its power")
+    return 0
+
+
 def down(options: argparse.Namespace) -> int:
     """End machines and remove all that is theirs; the cached layers stay."""
     if options.all:
@@ -125,7 +135,7 @@ def down(options: argparse.Namespace) -> int:
             raise Failure(f"there is no machine {options.name}")
         chosen = [one]
     for one in chosen:
-        nspawn.stop(one)
+        (vm if one.flavour == "vm" else nspawn).stop(one)
         one.remove()
         say(f"machine {one.name} is gone")
     return 0
@@ -159,6 +169,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--suite", choices=sorted(layers.PYTHON), help="Debian's name (default: bookworm)")
     one.add_argument("--include", default="", metavar="PACKAGE,…", help="more Debian packages in it")
     one.add_argument("--bare", action="store_true", help="without Volt")
+    one.add_argument("--log-writes", action="store_true", help="vm: log every write to the disk, to cut it anywhere")
     one = add("run", run, "run a command in a machine, with its streams and exit status")
     one.add_argument("--user", help="as this user of the machine instead of root")
     one.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
@@ -171,6 +182,7 @@ def parser() -> argparse.ArgumentParser:
     one = add("pull", pull, "copy a file or directory out of a machine")
     one.add_argument("source", help="its name in the machine")
     one.add_argument("target")
+    add("power-cut", power_cut, "pull the plug of a vm machine; `up` boots its disk again")
     one = add("down", down, "end a machine and remove all that is its own")
     one.add_argument("--all", action="store_true", help="every machine")
     one.add_argument("--run", metavar="ID", help="those started with VOLT_LAB_RUN=ID in the environment")

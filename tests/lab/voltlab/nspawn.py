@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import shutil
 import signal
@@ -69,6 +70,9 @@ def boot(machine: Machine) -> None:
         f"--directory={root}", f"--machine={unit}", f"--hostname={machine.name}",
         "--capability=all", "--private-network", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
         "--console=read-only", *(f"--bind={path}" for path in DEVICES if os.path.exists(path)),
+        # The host's devices are not the machine's to name, though it may write to /sys.
+        "systemd.mask=systemd-udevd.service", "systemd.mask=systemd-udev-trigger.service",
+        "systemd.mask=systemd-udevd-kernel.socket", "systemd.mask=systemd-udevd-control.socket",
     ]  # fmt: skip
     address = machine.directory / "notify"
     address.unlink(missing_ok=True)
@@ -111,8 +115,8 @@ def wait_ready(notify: socket.socket, process: subprocess.Popen[bytes]) -> int:
     raise Failure(f"the machine was not ready after {BOOT_SECONDS} s")
 
 
-def enter(machine: Machine, argv: list[str], user: str | None, environment: list[str]) -> list[str]:
-    """Move this process into the machine's cgroup and return the command that runs `argv` in its namespaces.
+def enter(machine: Machine, argv: list[str], user: str | None, environment: list[str]) -> int:
+    """Replace this process by `argv` in the machine's cgroup and namespaces, limited as systemd limits a service.
 
     By nsenter rather than `systemd-run --machine=`: that needs machined on this host, and takes 30 ms instead
     of 5. The exit status is exact, death by a signal included; when the caller dies, the command is killed.
@@ -131,7 +135,11 @@ def enter(machine: Machine, argv: list[str], user: str | None, environment: list
         become = ["sh", "-c", f'{switch} --init-groups --reset-env -- "$@"', "sh", user]
     else:
         become.append("--")
-    return ["nsenter", "-t", str(machine.leader), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--", *become, *inner]
+    namespaces = ["-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"]
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
+    os.umask(0o022)
+    os.execvp("nsenter", ["nsenter", "-t", str(machine.leader), *namespaces, "--", *become, *inner])
 
 
 def leader_cgroup(machine: Machine) -> Path:

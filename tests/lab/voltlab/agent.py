@@ -1,0 +1,173 @@
+"""Inside a vm machine: runs what `lab run` asks for over virtio-serial ports. Python's standard library only.
+
+Each port carries one session at a time: the host connects, sends a request, then standard input; the agent
+answers with output and, last, how the command ended. When the host goes away the command is killed. Frames both
+ways are a type byte, a length (4 bytes, big-endian) and that many bytes; `vm.py` is the other end.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import pwd
+import select
+import signal
+import struct
+import subprocess
+import threading
+import time
+
+REQUEST, STDIN, STDOUT, STDERR, EXIT = range(5)
+HEADER = struct.Struct("!BI")
+CHUNK = 1 << 16
+
+
+class Gone(Exception):
+    """The host closed its end of the port."""
+
+
+def read_exactly(port: int, size: int) -> bytes:
+    """That many bytes of the port, waiting for them."""
+    data = b""
+    while len(data) < size:
+        events = poll(port, select.POLLIN)
+        if events & select.POLLIN:
+            piece = os.read(port, size - len(data))
+            if not piece:
+                raise Gone
+            data += piece
+        elif events & select.POLLHUP:
+            raise Gone
+    return data
+
+
+def poll(port: int, mask: int) -> int:
+    """Wait for the port; the events that happened."""
+    poller = select.poll()
+    poller.register(port, mask)
+    return poller.poll()[0][1]
+
+
+def frame(port: int) -> tuple[int, bytes]:
+    """The next frame."""
+    kind, size = HEADER.unpack(read_exactly(port, HEADER.size))
+    return kind, read_exactly(port, size)
+
+
+class Session:
+    """One command and the threads that carry its streams."""
+
+    def __init__(self, port: int, request: dict[str, object]) -> None:
+        self.port = port
+        self.writing = threading.Lock()
+        self.child = start(request)
+        self.pumps = [
+            threading.Thread(target=self.pump, args=(self.child.stdout, STDOUT), daemon=True),
+            threading.Thread(target=self.pump, args=(self.child.stderr, STDERR), daemon=True),
+        ]
+        for thread in [*self.pumps, threading.Thread(target=self.finish, daemon=True)]:
+            thread.start()
+
+    def send(self, kind: int, data: bytes) -> None:
+        """One frame to the host, whole."""
+        with self.writing:
+            rest = memoryview(HEADER.pack(kind, len(data)) + data)
+            while rest:
+                rest = rest[os.write(self.port, rest) :]
+
+    def pump(self, stream: object, kind: int) -> None:
+        """Output to the host, until its end."""
+        while data := os.read(stream.fileno(), CHUNK):  # type: ignore[attr-defined]
+            self.send(kind, data)
+
+    def finish(self) -> None:
+        """Tell how the command ended, after all it said."""
+        code = self.child.wait()
+        for thread in self.pumps:
+            thread.join()
+        self.send(EXIT, json.dumps(code).encode())
+
+    def stdin(self, data: bytes) -> None:
+        """Input from the host; none means its end."""
+        assert self.child.stdin is not None
+        try:
+            if data:
+                self.child.stdin.write(data)
+                self.child.stdin.flush()
+            else:
+                self.child.stdin.close()
+        except OSError:
+            pass  # the command reads no more
+
+    def kill(self) -> None:
+        """End the command and what it started in its session."""
+        try:
+            os.killpg(self.child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.child.wait()
+
+
+def start(request: dict[str, object]) -> subprocess.Popen[bytes]:
+    """Start the command of a request: argv, user, env."""
+    argv, name, extra = request["argv"], request["user"], request["env"]
+    entry = pwd.getpwnam(str(name or "root"))
+    system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    environment = {
+        "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell,
+        "PATH": system if entry.pw_uid == 0 else "/usr/local/bin:/usr/bin:/bin",
+        **dict(str(item).partition("=")[::2] for item in extra),  # type: ignore[attr-defined]
+    }  # fmt: skip
+    who = (
+        {}
+        if entry.pw_uid == 0
+        else {
+            "user": entry.pw_uid,
+            "group": entry.pw_gid,
+            "extra_groups": os.getgrouplist(entry.pw_name, entry.pw_gid),
+        }
+    )
+    shell = ["sh", "-c", 'exec "$@"', "sh", *argv]  # type: ignore[misc] # 127 for what isn't there, as a shell gives
+    child: subprocess.Popen[bytes] = subprocess.Popen(
+        shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=environment, cwd="/", start_new_session=True, umask=0o022, **who,
+    )  # type: ignore[call-overload] # fmt: skip
+    return child
+
+
+def serve(path: str) -> None:
+    """Sessions on one port, one after another, for ever."""
+    while True:
+        port = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # closing it drops what a session left unread
+        session = None
+        try:
+            while True:
+                kind, data = frame(port)
+                if kind == REQUEST:
+                    if session:
+                        session.kill()
+                    session = Session(port, json.loads(data))
+                elif session:
+                    session.stdin(data)
+        except (Gone, OSError, ValueError, KeyError, struct.error):
+            pass
+        finally:
+            if session:
+                session.kill()
+            os.close(port)
+        # Without a host on the other end the port reads as hung up; there is nothing else to wait for.
+        time.sleep(0.05)
+
+
+def main() -> None:
+    """One thread per port."""
+    threads = [threading.Thread(target=serve, args=(path,)) for path in sorted(glob.glob("/dev/vport*p*"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()
