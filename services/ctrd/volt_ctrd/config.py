@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import msgspec
@@ -16,6 +18,7 @@ from volt_ctrd.files import Places
 from volt_ctrd.images import Image
 
 VERSION = 1
+_CONFIG, _HANDOVER, _SPEC = "config.json", "handover.json", "spec.json"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -140,22 +143,37 @@ def _stop_signal(spec: ctr.Spec, image: Image) -> str:
 
 
 def write(directory: str, config: Config, spec: ctr.Spec) -> None:
-    """Both files, durably, into a directory that nobody sees yet."""
-    for name, data in (("spec.json", msgspec.json.encode(spec)), ("config.json", _pretty(config))):
-        with open(f"{directory}/{name}", "xb", buffering=0) as file:
-            file.write(data)
-            os.fsync(file.fileno())
+    """All files, durably, into a directory that nobody sees yet. Beside config.json lies the same for a start
+    with a caller's streams, so that such a start need not wait for the disk."""
+    handover = with_streams(config, "handover")
+    contents = {_CONFIG: _pretty(config), _HANDOVER: _pretty(handover), _SPEC: msgspec.json.encode(spec)}
+    fds = []
+    try:
+        for name, data in contents.items():
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            fds.append(os.open(f"{directory}/{name}", flags, 0o600))
+            with open(fds[-1], "wb", closefd=False, buffering=0) as file:
+                file.write(data)
+        with ThreadPoolExecutor(len(fds)) as pool:  # one commit of the file system's journal serves them all
+            list(pool.map(os.fsync, fds))
+    finally:
+        for fd in fds:
+            os.close(fd)
     durable.sync_directory(directory)
-
-
-def rewrite(places: Places, config: Config) -> None:
-    """Replace the configuration of a container that exists."""
-    durable.write_file(places.config(config.name), _pretty(config))
 
 
 def with_streams(config: Config, streams: str) -> Config:
     """The same container, started with other streams."""
     return msgspec.structs.replace(config, streams=streams)
+
+
+def set_streams(places: Places, config: Config, streams: str) -> None:
+    """Have the next start use `streams`. After a power cut either configuration is good: each start sets its own."""
+    if streams == "handover":
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(f"{places.home(config.name)}/{_HANDOVER}", places.config(config.name))
+            return
+    durable.write_file(places.config(config.name), _pretty(with_streams(config, streams)), 0o600)
 
 
 def read(places: Places, name: str) -> Config | None:

@@ -42,9 +42,12 @@ class Stage:
         self._name = name
         self._path = path
 
-    def publish(self, config: Config, spec: ctr.Spec) -> None:
-        """Fill it and give it its name, durably. Raises AlreadyExists."""
+    def write(self, config: Config, spec: ctr.Spec) -> None:
+        """Fill it. Raises OSError."""
         configs.write(self._path, config, spec)
+
+    def publish(self) -> None:
+        """Give it its name, durably. Raises AlreadyExists, OSError."""
         point("create.before-rename")
         try:
             os.rename(self._path, self._places.home(self._name))  # fails unless nothing has this name

@@ -156,8 +156,13 @@ class Lifecycle:
         """From here on a crash leaves a `.new-` directory, so that the next ctrd lets the tree go."""
         try:
             with homes.staged(self._places, config.name) as stage:
-                await self._store.hold(config.name, config.tree)
-                await asyncio.to_thread(stage.publish, config, spec)
+                writing = asyncio.ensure_future(asyncio.to_thread(stage.write, config, spec))
+                try:
+                    await self._store.hold(config.name, config.tree)
+                finally:
+                    await asyncio.wait({writing})
+                writing.result()
+                await asyncio.to_thread(stage.publish)
         except OSError as error:
             await self._store.release(config.name)
             message = f"{error.strerror} in {self._places.containers}"
@@ -186,8 +191,7 @@ class Lifecycle:
         if unit.phase is not Phase.INACTIVE:
             raise Conflict(kind="container", name=name, state=state.state_of(unit, None).value)
         if config.streams != streams:
-            config = configs.with_streams(config, streams)
-            await completed(asyncio.to_thread(configs.rewrite, self._places, config))
+            await completed(asyncio.to_thread(configs.set_streams, self._places, config, streams))
         before = self._record(config)
         try:
             await self._units.start(unit.name)

@@ -98,9 +98,11 @@ class Units:
         await self._systemd.close()
 
     async def container(self, name: str) -> Unit:
-        """The unit of a container, whether or not systemd has heard of it."""
+        """The unit of a container. One that systemd has not loaded does not run; asking for its properties would
+        load it, which takes systemd longer than everything else here."""
         unit = container_unit(name)
-        return _unit(unit, await self._systemd.properties(unit))
+        found = await self._systemd.list_units([unit])
+        return _unit(unit, found[0]) if found else Unit(unit)
 
     async def containers(self) -> dict[str, Unit]:
         """By container's name, those that systemd knows: the rest does not run."""

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from fnmatch import fnmatch
 from typing import Any
 
 from volt_common.errors import NotFound, VoltError
@@ -75,7 +76,7 @@ class FakeSystemd:
         return self._state(unit)
 
     async def list_units(self, patterns: list[str]) -> list[UnitState]:
-        return [self._state(unit) for unit in self.active]
+        return [self._state(unit) for unit in self.active if any(fnmatch(unit, pattern) for pattern in patterns)]
 
     async def wait(self, unit: str, until: Callable[[UnitState], bool] = has_ended) -> UnitState:
         async with self._changed:

@@ -115,11 +115,19 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     config.write(places.home("web"), written, spec)
     assert config.read(places, "web") == written
     assert config.read_spec(places, "web") == spec
-    config.rewrite(places, config.with_streams(written, "handover"))
-    again = config.read(places, "web")
-    assert again is not None
-    assert (again.streams, again.id) == ("handover", written.id)
-    assert sorted(entry.name for entry in (tmp_path / "web").iterdir()) == ["config.json", "spec.json"]
+
+
+def test_a_start_has_the_streams_that_it_was_asked_with(tmp_path: Path) -> None:
+    places = Places(containers=str(tmp_path))
+    (tmp_path / "web").mkdir()
+    written = config.of_spec("web", 1000, ctr.Spec(image="web"), WEB, VIEW)
+    config.write(places.home("web"), written, ctr.Spec(image="web"))
+    now: config.Config | None = written
+    for streams in ("journal", "handover", "handover", "journal", "handover", "journal"):
+        assert now is not None
+        config.set_streams(places, now, streams)
+        now = config.read(places, "web")
+        assert now == config.with_streams(written, streams)
 
 
 def test_a_container_that_is_not_there_is_none_and_a_damaged_one_says_so(tmp_path: Path) -> None:

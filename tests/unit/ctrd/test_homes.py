@@ -26,14 +26,16 @@ sys.path.insert(0, {tests!r})
 from test_homes import CONFIG, SPEC
 places = Places(containers={containers!r})
 with homes.staged(places, "web") as stage:
-    stage.publish(CONFIG, SPEC)
+    stage.write(CONFIG, SPEC)
+    stage.publish()
 homes.clear(homes.retire(places, "web"))
 """
 
 
 def made(places: Places) -> None:
     with homes.staged(places, "web") as stage:
-        stage.publish(CONFIG, SPEC)
+        stage.write(CONFIG, SPEC)
+        stage.publish()
 
 
 def test_what_is_published_is_a_container_and_nothing_else_is_left(places: Places) -> None:

@@ -318,7 +318,7 @@ def test_an_op_that_is_refused_says_why_and_leaves_no_request(places: Places) ->
         host.systemd.op_result = {"ok": False, "code": "DENIED", "message": "not that"}
         with pytest.raises(Denied, match="not that"):
             await host.ctrd.kill("web", "HUP")
-        assert sorted(os.listdir(host.places.home("web"))) == ["config.json", "spec.json"]
+        assert not [name for name in os.listdir(host.places.home("web")) if name.startswith("op-")]
 
     on(places, test)
 
@@ -507,7 +507,7 @@ def test_a_disk_that_fails_leaves_neither_container_nor_ref(places: Places, monk
     monkeypatch.setitem(failpoint._armed, "create.before-rename", failpoint.parse("x=error")["x"])
 
     async def test(host: Host) -> None:
-        with pytest.raises(VoltError, match="create.before-rename in"):
+        with pytest.raises(VoltError, match="before-rename in"):
             await host.create("broken")
         assert os.listdir(host.places.containers) == []
         assert "containers/broken" not in await host.refs()
