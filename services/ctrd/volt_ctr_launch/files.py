@@ -34,7 +34,7 @@ def read_hostile(directory: str, path: str, owner: int | None, limit: int = MAX_
         raise Refusal("NOT_FOUND", f"{directory}/{path} does not exist") from None
     except OSError as error:
         raise invalid(f"{directory}/{path} can't be opened without following links: {error.strerror}") from None
-    with open(descriptor, "rb", buffering=0):
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise invalid(f"{directory}/{path} is not a regular file")
@@ -46,6 +46,8 @@ def read_hostile(directory: str, path: str, owner: int | None, limit: int = MAX_
         if len(data) > limit:
             raise invalid(f"{directory}/{path} is larger than {limit} bytes")
         return data
+    finally:
+        os.close(descriptor)
 
 
 def read_up_to(descriptor: int, limit: int) -> bytes:

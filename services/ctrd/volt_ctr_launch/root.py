@@ -40,7 +40,9 @@ def assemble(layout: Layout, config: Config, base: int, namespace: int, image: i
         _prepare_upper(f"{layer}/upper", config, base)
         files.make_directory(f"{layer}/work", 0o700)
         options += [f"upperdir={layer}/upper", f"workdir={layer}/work"]
-    options += ["redirect_dir=on", "metacopy=on"] if config.view.form == "redirect" else []
+    # In the full form trusted.overlay.* is the image's own data, and obeyed by nobody.
+    follow = config.view.form == "redirect"
+    options += ["redirect_dir=on", "metacopy=on"] if follow else ["redirect_dir=nofollow", "metacopy=off"]
     flags = kernel.MS_NODEV | (kernel.MS_RDONLY if config.layer == "none" else 0)
     try:
         kernel.mount("overlay", rootfs, "overlay", flags, ",".join(options))
