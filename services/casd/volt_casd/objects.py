@@ -66,8 +66,8 @@ class Objects:
         self.path = os.path.join(root, kind)
         self._quarantine = os.path.join(root, "quarantine")
         if not os.path.isdir(os.path.join(self.path, "ff")):
-            for index in range(256):
-                os.makedirs(os.path.join(self.path, f"{index:02x}"), mode=0o700, exist_ok=True)
+            for name in ("", *(f"{index:02x}" for index in range(256))):
+                os.makedirs(os.path.join(self.path, name), mode=0o700, exist_ok=True)
         self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._pending: dict[bytes, Pending] = {}
         self._changed = threading.Condition(threading.Lock())
