@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -115,11 +114,3 @@ def make_served(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     yield make
     for one in made:
         one.close()
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Look again and again; a test that waits in vain fails here."""
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.01)

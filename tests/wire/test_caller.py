@@ -12,7 +12,7 @@ import time
 import msgspec
 import pytest
 import zmq
-from conftest import wait_until
+from wire.waiting import wait_until
 
 from volt_common.api import cas
 from volt_common.client.blocking import Client, PacketClient

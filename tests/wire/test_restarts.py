@@ -9,7 +9,7 @@ import subprocess
 import threading
 
 import pytest
-from conftest import wait_until
+from wire.waiting import wait_until
 
 from volt_common.api import cas
 from volt_common.client.asyncio import AsyncClient
