@@ -72,7 +72,14 @@ class Objects:
         self._pending: dict[bytes, Pending] = {}
         self._changed = threading.Condition(threading.Lock())
         self._waiting = 0
+        self._leftover = False  # something could not be removed
         self.quarantined = 0  # since the store was opened
+
+    @property
+    def decided(self) -> bool:
+        """Whether every object there is known durable."""
+        with self._changed:
+            return not self._pending and not self._leftover
 
     def close(self) -> None:
         os.close(self.fd)
@@ -206,8 +213,10 @@ class Objects:
             if pending.holders:
                 return
             pending.written = False  # who comes now waits for the name to be free
-        with contextlib.suppress(OSError):  # what can't be removed stays 0400, and is checked before it is used
+        try:
             os.unlink(path_of(pending.digest), dir_fd=self.fd)
+        except OSError:  # it stays 0400, and is checked before it is used
+            self._leftover = True
         self._end(pending)
 
     def recheck(self, digest: bytes) -> bool:

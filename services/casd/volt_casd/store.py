@@ -81,7 +81,7 @@ class Store:
         """Say that all is durable. No call may be under way."""
         if self._lock_fd < 0:
             return
-        if self._marked and self.clean:
+        if self._marked and self.clean and self.objects.decided and self.trees.decided:
             with contextlib.suppress(OSError):  # then the next start checks what this one wrote
                 durable.syncfs(self._lock_fd)  # the modes of objects, before the mark goes
                 durable.remove(self._dirty)

@@ -110,3 +110,14 @@ def test_a_clean_store_is_not_checked(tmp_path: Path) -> None:
         put(store, b"x")
     with Store(str(tmp_path / "cas")) as store:
         assert store.clean
+
+
+def test_a_store_closed_over_an_open_batch_is_checked_at_the_next_start(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "cas"))
+    batch = store.batch()
+    batch.put(store.objects, b"left")
+    store.close()
+    with Store(str(tmp_path / "cas")) as store:
+        assert not store.clean
+        assert store.recover() == (1, 0)
+    assert problems(tmp_path / "cas") == []
