@@ -7,11 +7,12 @@ once, between nspawn's set-up and the payload's first instruction, and kept in a
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import resource
 from typing import NamedTuple
 
-from volt_ctr_launch import files, kernel
+from volt_ctr_launch import files, kernel, trace
 from volt_ctr_launch.errors import Refusal
 
 _LIMITS = tuple(sorted(number for name, number in vars(resource).items() if name.startswith("RLIMIT_")))
@@ -41,23 +42,28 @@ class Confinement(NamedTuple):
     workdir: str
 
 
-def capture(leader: int, id_base: int, cgroup: str, env: dict[str, str], workdir: str) -> Confinement:
-    """Read everything, and keep what the payload was given. Raises OSError when the process has gone."""
-    status = _status(leader)
-    return Confinement(
-        leader,
-        born(leader),
-        id_base,
-        cgroup,
-        int(status["CapBnd"], 16),
-        int(status["CapInh"], 16),
-        int(status["CapEff"], 16),
-        status["NoNewPrivs"] == "1",
-        {number: resource.prlimit(leader, number) for number in _LIMITS},
-        kernel.read_filters(leader),
-        env,
-        workdir,
-    )
+def capture(leader: int, setup: str, id_base: int, cgroup: str, env: dict[str, str], workdir: str) -> Confinement:
+    """Read everything at the moment when the payload takes over from the program `setup`, and keep what the payload
+    was given. Raises OSError when the process has gone."""
+    with trace.stopped_at_payload(leader, setup):
+        status = _status(leader)
+        filters = trace.filters(leader)
+        if len(filters) != int(status["Seccomp_filters"]):
+            raise OSError(errno.EIO, "not every seccomp filter can be read")
+        return Confinement(
+            leader,
+            born(leader),
+            id_base,
+            cgroup,
+            int(status["CapBnd"], 16),
+            int(status["CapInh"], 16),
+            int(status["CapEff"], 16),
+            status["NoNewPrivs"] == "1",
+            {number: resource.prlimit(leader, number) for number in _LIMITS},
+            filters,
+            env,
+            workdir,
+        )
 
 
 def _status(pid: int) -> dict[str, str]:

@@ -117,38 +117,9 @@ def install_filter(program: bytes) -> None:
     prctl(PR_SET_SECCOMP, 2, ctypes.addressof(holder))
 
 
-_PTRACE_CONT, _PTRACE_DETACH, _PTRACE_SEIZE, _PTRACE_INTERRUPT, _PTRACE_GET_FILTER = 7, 17, 0x4206, 0x4207, 0x420C
-
-
-def _ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
+def ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
+    """ptrace(2)."""
     call = _libc.ptrace
     call.restype = ctypes.c_long
     arguments = (ctypes.c_long(request), ctypes.c_long(pid), ctypes.c_ulong(address), ctypes.c_ulong(data))
     return _check(int(call(*arguments)), f"ptrace {request:#x}")
-
-
-def read_filters(pid: int) -> list[bytes]:
-    """The seccomp filters of a process, oldest first. Stops it for some microseconds.
-
-    Needs CAP_SYS_ADMIN and a kernel with CONFIG_CHECKPOINT_RESTORE (every Debian kernel has it).
-    """
-    _ptrace(_PTRACE_SEIZE, pid)
-    try:
-        _ptrace(_PTRACE_INTERRUPT, pid)
-        os.waitpid(pid, 0x40000000)  # __WALL: the tracee need not be our child
-        filters: list[bytes] = []
-        while True:
-            try:
-                count = _ptrace(_PTRACE_GET_FILTER, pid, len(filters))
-            except FileNotFoundError:  # ENOENT: no filter with that number
-                break
-            except OSError as error:
-                if error.errno == 22 and not filters:  # EINVAL: it is in no filter mode
-                    break
-                raise
-            buffer = ctypes.create_string_buffer(count * 8)
-            _ptrace(_PTRACE_GET_FILTER, pid, len(filters), ctypes.addressof(buffer))
-            filters.append(buffer.raw)
-        return filters[::-1]
-    finally:
-        _ptrace(_PTRACE_DETACH, pid)

@@ -58,12 +58,14 @@ def _record(layout: Layout, config: Config, leader: int, base: int, cgroup: str,
     assert isinstance(sandbox, dict)
     given = ({}, "") if config.boots else (config.env, config.workdir)
     try:
-        found = confinement.capture(leader, base, cgroup, *given)
+        found = confinement.capture(leader, layout.nspawn, base, cgroup, *given)
         confinement.save(f"{layout.launch(config.name)}/confinement.json", found)
         running["sandbox"] = sandbox | confinement.describe(found)
         running["mounts"] = mounts(leader)
-    except OSError:
-        pass  # a payload that was over before it could be looked at
+    except ProcessLookupError:
+        pass  # it was over before it could be looked at
+    except OSError as error:
+        os.write(2, f"{config.name}: no command can be run in it: its confinement can't be read: {error}\n".encode())
     files.write_json(f"{layout.launch(config.name)}/running.json", running, durable=False)
 
 
