@@ -64,6 +64,8 @@ def checked(call: C) -> C:
         if not field:
             raise Invalid(text) from None
         given = _given(call, field)
+        if field == "name" and type(call).__module__.endswith(".cas"):
+            field = "ref"
         shown = f" {given!r}" if isinstance(given, str | int) else ""
         label = field.replace("_", " ")
         raise Invalid(f"{label}{shown}: it {_RULES[field]}" if field in _RULES else f"{label}: {text}") from None

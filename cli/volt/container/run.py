@@ -56,26 +56,25 @@ class _NotStarted(Exception):
 
 def _joined(asked: Asked, settings: Settings, name: str) -> int:
     """Run it with our streams; returns its exit code."""
-    if asked.flag("--tty"):
-        with Terminal() as terminal:
-            with packets(settings, "ctrd") as daemon, _undone():
-                daemon.call(ctr.Run(name=name), [terminal.far])
-            if not terminal.pump():
-                return 0  # detached: it goes on without us
-        return exit_code(settings, name)
-    streams = Streams(interactive=asked.flag("--interactive"))
-    with streams:
-        with packets(settings, "ctrd") as daemon, _undone():
-            daemon.call(ctr.Run(name=name), streams.passed)
-        streams.handed_over()
-        with forwarding(settings, name):
+    with forwarding(settings, name) as signals:
+        if asked.flag("--tty"):
+            with Terminal() as terminal:
+                _start(settings, name, [terminal.far], signals)
+                if not terminal.pump():
+                    return 0  # detached: it goes on without us
+            return exit_code(settings, name)
+        with Streams(interactive=asked.flag("--interactive")) as streams:
+            _start(settings, name, streams.passed, signals)
+            streams.handed_over()
             return exit_code(settings, name)
 
 
-@contextlib.contextmanager
-def _undone() -> Iterator[None]:
+def _start(settings: Settings, name: str, fds: list[int], signals: Signals) -> None:
+    """Raises _NotStarted."""
     try:
-        yield
+        with packets(settings, "ctrd") as daemon:
+            daemon.call(ctr.Run(name=name), fds)
+        signals.forward = True
     except (VoltError, KeyboardInterrupt) as error:
         raise _NotStarted(error) from None
 
@@ -100,23 +99,34 @@ def exit_code(settings: Settings, name: str) -> int:
     return exit.code
 
 
+class Signals:
+    """What is done with signals that ask this command to end: while `forward` is false they do end it."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self.forward = False
+        self._settings = settings
+        self._name = name
+        self._interrupts = 0
+
+    def arrived(self, number: int, _: FrameType | None) -> None:
+        """The handler."""
+        if not self.forward:
+            raise KeyboardInterrupt(signal.Signals(number).name)
+        self._interrupts += number == signal.SIGINT
+        wanted = "SIGKILL" if self._interrupts >= 3 else signal.Signals(number).name
+        with contextlib.suppress(VoltError), Client("ctrd", run=self._settings.host, timeout=10) as daemon:
+            daemon.call(ctr.Kill(name=self._name, signal=wanted))
+
+
 @contextlib.contextmanager
-def forwarding(settings: Settings, name: str) -> Iterator[None]:
+def forwarding(settings: Settings, name: str) -> Iterator[Signals]:
     """Pass the signals that ask this command to end on to the payload, which decides. The third Ctrl-C
     kills it."""
-    interrupts = 0
-
-    def forward(number: int, _: FrameType | None) -> None:
-        nonlocal interrupts
-        interrupts += number == signal.SIGINT
-        wanted = "SIGKILL" if interrupts >= 3 else signal.Signals(number).name
-        with contextlib.suppress(VoltError), Client("ctrd", run=settings.host, timeout=10) as daemon:
-            daemon.call(ctr.Kill(name=name, signal=wanted))
-
+    signals = Signals(settings, name)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-    before = {number: signal.signal(number, forward) for number in numbers}
+    before = {number: signal.signal(number, signals.arrived) for number in numbers}
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from volt.daemon import checked, client, each, would
-from volt.image.names import config_ref, tree_ref
+from volt.image.names import tree_ref
+from volt.image.store import forget_config
 from volt.options import Argument, Asked, Verb
 from volt.output import done
 from volt.settings import Settings
@@ -26,8 +25,7 @@ def run(asked: Asked, settings: Settings) -> int:
                 daemon.call(call)
             except NotFound:
                 raise NotFound(kind="image", name=image) from None
-            with contextlib.suppress(NotFound):
-                daemon.call(cas.RefDelete(name=config_ref(image)))
+            forget_config(daemon, image)
             done(settings, {"name": image, "deleted": True}, f"{image} is deleted")
 
         return each(asked, settings, asked.texts("IMAGE"), act)

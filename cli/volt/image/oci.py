@@ -172,7 +172,7 @@ def open_image(path: str, stack: contextlib.ExitStack) -> Image:
 
 def choose(layout: Layout, shown: str) -> Image:
     """The one manifest of the layout that this machine can run. Raises Invalid, Corrupt."""
-    index = _decode(_read(layout.blob("index.json"), None), Index, "index.json")
+    index = _decode(_read(layout.blob("index.json")), Index, "index.json")
     found = _pick(index.manifests, shown)
     if found.media_type in _INDEX:
         found = _pick(_decode(_blob(layout, found), Index, found.digest).manifests, shown)
@@ -218,16 +218,19 @@ def _pick(manifests: list[Descriptor], shown: str) -> Descriptor:
 
 
 def _blob(layout: Layout, descriptor: Descriptor) -> bytes:
-    data = _read(layout.blob(blob_name(descriptor.digest)), descriptor.size)
+    blob = layout.blob(blob_name(descriptor.digest))
+    if blob.size != descriptor.size:
+        raise Corrupt(f"{blob.size} bytes, not {descriptor.size}", what="blob", name=descriptor.digest)
+    data = _read(blob)
     algorithm, expected = _parse_digest(descriptor.digest)
     if hashlib.new(algorithm, data).hexdigest() != expected:
         raise Corrupt("its bytes have another digest", what="blob", name=descriptor.digest)
     return data
 
 
-def _read(blob: Blob, size: int | None) -> bytes:
-    if blob.size > MAX_JSON or (size is not None and blob.size != size):
-        raise Invalid(f"a manifest or configuration of {blob.size} bytes")
+def _read(blob: Blob) -> bytes:
+    if blob.size > MAX_JSON:
+        raise Invalid(f"a manifest or configuration of {blob.size} bytes; {MAX_JSON} are read")
     return os.pread(blob.fd, blob.size, blob.offset)
 
 

@@ -9,7 +9,7 @@ from volt.daemon import checked, client, packets
 from volt.image.names import config_ref, tree_ref
 from volt.settings import Settings
 from volt_common.api import cas
-from volt_common.client.blocking import close_all
+from volt_common.client.blocking import Client, close_all
 from volt_common.errors import Invalid, NotFound
 
 MAX_CONFIG = 1 << 20
@@ -43,9 +43,15 @@ def publish(settings: Settings, image: str, tree: str, config: bytes | None) -> 
             os.close(fd)
     with client(settings, "casd") as daemon:
         if config is None:
-            with contextlib.suppress(NotFound):
-                daemon.call(cas.RefDelete(name=config_ref(image)))
+            forget_config(daemon, image)
         daemon.call(cas.RefSet(name=tree_ref(image), kind="tree", digest=tree))
+
+
+def forget_config(daemon: Client, image: str) -> None:
+    """Asked for first, so that the audit log does not fill with what was not there to be deleted."""
+    with contextlib.suppress(NotFound):
+        daemon.call(cas.RefGet(name=config_ref(image)))
+        daemon.call(cas.RefDelete(name=config_ref(image)))
 
 
 def read_config(settings: Settings, image: str) -> bytes | None:
