@@ -128,6 +128,7 @@ class Double:
             case ctr.Events(name=name):
                 await request.item(ctr.Event("now", "start", name or "web", {"a": "b"}))
                 await asyncio.Event().wait()
+                return Nothing()
             case ctr.Start(name=name):
                 if self.told(name).image == "refused":
                     raise Denied("the policy forbids it")
