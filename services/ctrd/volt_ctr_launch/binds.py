@@ -7,6 +7,7 @@ neither setuid nor devices.
 from __future__ import annotations
 
 import array
+import errno
 import os
 import pwd
 import signal
@@ -121,6 +122,10 @@ def _become(uid: int, gid: int, groups: list[int]) -> None:
 def _send_opened(sock: socket.socket, path: str) -> None:
     try:
         found = kernel.openat2(-100, path, os.O_PATH, kernel.RESOLVE_NO_MAGICLINKS)
+        # O_PATH asks for no right to the thing itself.
+        needed = os.R_OK | (os.X_OK if stat.S_ISDIR(os.fstat(found).st_mode) else 0)
+        if not os.access(f"/proc/self/fd/{found}", needed):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         socket.send_fds(sock, [b"ok"], [found])
     except OSError as error:
         sock.send(b"%d" % (error.errno or 5))

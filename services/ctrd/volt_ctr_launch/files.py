@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 
@@ -184,7 +183,7 @@ def _flatten(top: int) -> None:
                 try:
                     for grandchild in os.listdir(inner):
                         if not _remove_if_easy(inner, grandchild):
-                            os.rename(grandchild, f".{secrets.token_hex(16)}", src_dir_fd=inner, dst_dir_fd=top)
+                            os.rename(grandchild, f".{os.urandom(16).hex()}", src_dir_fd=inner, dst_dir_fd=top)
                             pending = True
                 finally:
                     os.close(inner)

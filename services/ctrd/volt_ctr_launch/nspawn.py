@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
-import subprocess
 from typing import NamedTuple
 
 from volt_ctr_launch.binds import Staged
@@ -95,8 +94,10 @@ def switch_user(user: User) -> tuple[list[str], list[tuple[str, str]]]:
     groups. Nothing for root."""
     if user.uid == 0 and user.gid == 0 and user.groups == [0]:
         return [], []
-    setpriv = shutil.which("setpriv", path="/usr/bin:/bin")
-    if setpriv is None:
+    import subprocess  # only here, and slow to load
+
+    setpriv = "/usr/bin/setpriv"
+    if not os.path.exists(setpriv):
         raise Refusal("MISSING_DEPENDENCY", "setpriv is missing on this host (package util-linux)")
     listing = subprocess.run(["/usr/bin/ldd", setpriv], check=True, capture_output=True, text=True).stdout
     found = [(match[1] or "loader", match[2]) for match in _LIBRARY.finditer(listing)]

@@ -30,6 +30,7 @@ def began(layout: Layout, config: Config, base: int) -> None:
         "version": 1,
         "name": config.name,
         "id": config.id,
+        "image": config.image,
         "tree": config.tree,
         "id_base": base,
         "started_at": now(),
@@ -53,7 +54,7 @@ def failed(layout: Layout, name: str, code: str, message: str, exit_code: int, c
     files.make_directory(layout.root(name), 0o711)
     state: dict[str, object] = load(layout, name) or {"version": 1, "name": name, "started_at": now()}
     if config is not None:
-        state |= {"id": config.id, "tree": config.tree}
+        state |= {"id": config.id, "image": config.image, "tree": config.tree}
     end = {"code": exit_code, "signal": 0, "reason": "start-failure", "message": message, "error": code}
     state |= {"ready_at": None, "ended_at": None, "exit": end}
     files.write_json(f"{layout.root(name)}/state.json", state, durable=False)

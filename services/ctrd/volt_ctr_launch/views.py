@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import hashlib
 import os
 import stat
 import struct
@@ -98,6 +97,8 @@ def _open_source(layout: Layout, tree: str, view: View) -> int:
 
 def _transfer(source: int, output: int, view: View) -> None:
     """Copy and hash what was copied; holes stay holes. Raises Refusal if the hash is another."""
+    import hashlib  # OpenSSL, which takes longer to load than the rest of a start; a copy is made once
+
     digest = hashlib.sha256()
     left = view.size
     while left and (chunk := os.read(source, min(left, _CHUNK))):
