@@ -67,12 +67,12 @@ class AsyncClient:
     async def close(self) -> None:
         reading, self._reading = self._reading, None
         writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()  # before the first wait, at which a caller's cancel would leave it open
         if reading is not None:
             reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
+            await asyncio.wait({reading})
         if writer is not None:
-            writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
@@ -133,6 +133,9 @@ class AsyncClient:
             receiver = Receiver()
             try:
                 reader, writer = await asyncio.open_unix_connection(self._path)
+            except OSError as error:
+                raise unreachable(self.daemon, error) from None
+            try:
                 writer.write(HELLO)
                 while not receiver.ready:
                     data = await reader.read(1 << 16)
@@ -145,8 +148,9 @@ class AsyncClient:
                 if loop.time() > give_up:
                     raise unreachable(self.daemon, error) from None
                 await asyncio.sleep(0.01)
-            except OSError as error:
-                raise unreachable(self.daemon, error) from None
+            except BaseException:  # a caller that has gone leaves no connection behind
+                writer.close()
+                raise
         self._writer = writer
         self._reading = asyncio.create_task(self._read(reader, receiver))
 
