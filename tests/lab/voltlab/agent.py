@@ -1,8 +1,10 @@
 """Inside a vm machine: runs what `lab run` asks for over virtio-serial ports. Python's standard library only.
 
-Each port carries one session at a time: the host connects, sends a request, then standard input; the agent
-answers with output and, last, how the command ended. When the host goes away the command is killed. Frames both
-ways are a type byte, a length (4 bytes, big-endian) and that many bytes; `vm.py` is the other end.
+Each port carries one session at a time: the host connects, sends a request, and once that is accepted standard
+input; the agent answers with output and, last, how the command ended. When the host goes away the command is
+killed. Frames both ways are a type byte, a length (4 bytes, big-endian) and that many bytes; `vm.py` is the other
+end. A port forgets what is unread when it is closed, and says nothing of it, so the host asks again until its
+request is accepted, and the agent knows a request that it has by its id.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ import subprocess
 import threading
 import time
 
-REQUEST, STDIN, STDOUT, STDERR, EXIT = range(5)
+REQUEST, STDIN, ACCEPTED, STDOUT, STDERR, EXIT = range(6)
 HEADER = struct.Struct("!BI")
 CHUNK = 1 << 16
+LARGEST = 1 << 20  # of a frame; more is no frame, but the rest of one that was cut
 
 
 class Gone(Exception):
@@ -52,6 +55,8 @@ def poll(port: int, mask: int) -> int:
 def frame(port: int) -> tuple[int, bytes]:
     """The next frame."""
     kind, size = HEADER.unpack(read_exactly(port, HEADER.size))
+    if kind not in (REQUEST, STDIN) or size > LARGEST:
+        raise Gone
     return kind, read_exactly(port, size)
 
 
@@ -60,18 +65,24 @@ class Session:
 
     def __init__(self, port: int, request: dict[str, object]) -> None:
         self.port = port
+        self.id = str(request["id"])
+        self.over = False
         self.writing = threading.Lock()
         self.child = start(request)
         self.pumps = [
             threading.Thread(target=self.pump, args=(self.child.stdout, STDOUT), daemon=True),
             threading.Thread(target=self.pump, args=(self.child.stderr, STDERR), daemon=True),
         ]
-        for thread in [*self.pumps, threading.Thread(target=self.finish, daemon=True)]:
+        self.send(ACCEPTED, self.id.encode())  # before anything the command says
+        self.threads = [*self.pumps, threading.Thread(target=self.finish, daemon=True)]
+        for thread in self.threads:
             thread.start()
 
     def send(self, kind: int, data: bytes) -> None:
-        """One frame to the host, whole."""
+        """One frame to the host, whole; nothing once the session is over, for the port may be another's then."""
         with self.writing:
+            if self.over:
+                return
             rest = memoryview(HEADER.pack(kind, len(data)) + data)
             while rest:
                 rest = rest[os.write(self.port, rest) :]
@@ -86,6 +97,12 @@ class Session:
         code = self.child.wait()
         for thread in self.pumps:
             thread.join()
+        for stream in (self.child.stdin, self.child.stdout, self.child.stderr):
+            assert stream is not None
+            try:
+                stream.close()
+            except OSError:
+                pass  # what was not written, nobody reads
         self.send(EXIT, json.dumps(code).encode())
 
     def stdin(self, data: bytes) -> None:
@@ -97,11 +114,13 @@ class Session:
                 self.child.stdin.flush()
             else:
                 self.child.stdin.close()
-        except OSError:
+        except (OSError, ValueError):
             pass  # the command reads no more
 
     def kill(self) -> None:
         """End the command and what it started in its session."""
+        with self.writing:
+            self.over = True
         try:
             os.killpg(self.child.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -145,9 +164,13 @@ def serve(path: str) -> None:
             while True:
                 kind, data = frame(port)
                 if kind == REQUEST:
-                    if session:
-                        session.kill()
-                    session = Session(port, json.loads(data))
+                    request = json.loads(data)
+                    if session is None or session.id != request["id"]:
+                        if session:
+                            session.kill()
+                        session = Session(port, request)
+                    else:
+                        session.send(ACCEPTED, session.id.encode())
                 elif session:
                     session.stdin(data)
         except (Gone, OSError, ValueError, KeyError, struct.error):

@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 import tty
+import uuid
 from pathlib import Path
 
 from voltlab import agent, layers
@@ -22,6 +23,7 @@ from voltlab.machine import Machine, start_time
 HOST_PACKAGES = ("qemu-system-x86",)
 BOOT_SECONDS = 300
 PORTS = 8  # commands at the same time
+ASK_AGAIN_SECONDS = 1.0
 MEMORY = "2048"
 # Debian's kernel and an initramfs that knows just this disk; see layers._MAKE_DISK. Nothing in the machine is
 # a secret, so it needs no mitigations, and emulation makes those dear.
@@ -58,8 +60,8 @@ def boot(machine: Machine) -> None:
         log.touch()
         command += [
             "-blockdev", f"driver=file,filename={log},node-name=log",
-            "-blockdev", "driver=blklogwrites,node-name=logged,file=disk,log=log,log-sector-size=512,"
-            f"log-append={'on' if log.stat().st_size else 'off'}",
+            "-blockdev", "driver=blklogwrites,node-name=logged,file=disk,log=log,"
+            + ("log-append=on" if log.stat().st_size else "log-sector-size=512"),
         ]  # fmt: skip
         top = "logged"
     command += ["-device", f"virtio-blk-pci,drive={top}", "-device", f"virtio-serial-pci,max_ports={PORTS + 1}"]
@@ -120,9 +122,7 @@ def enter(machine: Machine, argv: list[str], user: str | None, environment: list
     try:
         if raw:
             tty.setraw(0)
-        request = {"argv": argv, "user": user, "env": environment}
-        end.sendall(packed(agent.REQUEST, json.dumps(request).encode()))
-        code = carry(end)
+        code = carry(end, ask(end, argv, user, environment))
         os.ftruncate(lock, 0)
     except OSError as error:
         raise Failure(f"machine {machine.name} went away: {error}") from error
@@ -138,11 +138,31 @@ def packed(kind: int, data: bytes) -> bytes:
     return agent.HEADER.pack(kind, len(data)) + data
 
 
-def carry(end: socket.socket) -> int:
-    """Pass streams until the command has ended; its status."""
-    reading = [0]
+def ask(end: socket.socket, argv: list[str], user: str | None, environment: list[str]) -> bytearray:
+    """Send the request until the agent has accepted it; what came after that.
+
+    What is sent while the agent reopens its port after the session before is lost, and so is not answered. What
+    comes before the acceptance is the rest of that session.
+    """
+    identity = uuid.uuid4().hex
+    request = {"id": identity, "argv": argv, "user": user, "env": environment}
+    accepted = packed(agent.ACCEPTED, identity.encode())
     buffer = bytearray()
-    while True:
+    while accepted not in buffer:
+        if not select.select([end], [], [], 0)[0]:
+            end.sendall(packed(agent.REQUEST, json.dumps(request).encode()))
+        if select.select([end], [], [], ASK_AGAIN_SECONDS)[0]:
+            piece = end.recv(1 << 18)
+            if not piece:
+                raise ConnectionResetError("it stopped")
+            buffer += piece
+    return buffer[buffer.index(accepted) + len(accepted) :]
+
+
+def carry(end: socket.socket, buffer: bytearray) -> int:
+    """Pass streams until the command has ended; its status. `buffer` is what has been received already."""
+    reading = [0]
+    while (code := frames(buffer)) is None:
         ready, _, _ = select.select([end.fileno(), *reading], [], [])
         if 0 in ready:
             data = os.read(0, agent.CHUNK)
@@ -154,18 +174,25 @@ def carry(end: socket.socket) -> int:
             if not piece:
                 raise ConnectionResetError("it stopped")
             buffer += piece
-            while len(buffer) >= agent.HEADER.size:
-                kind, size = agent.HEADER.unpack_from(buffer)
-                whole = agent.HEADER.size + size
-                if len(buffer) < whole:
-                    break
-                body = bytes(buffer[agent.HEADER.size : whole])
-                del buffer[:whole]
-                if kind == agent.EXIT:
-                    return int(json.loads(body))
-                out = sys.stdout.buffer if kind == agent.STDOUT else sys.stderr.buffer
-                out.write(body)
-                out.flush()
+    return code
+
+
+def frames(buffer: bytearray) -> int | None:
+    """Take the whole frames off the buffer, write out what they carry; the command's status once that has come."""
+    while len(buffer) >= agent.HEADER.size:
+        kind, size = agent.HEADER.unpack_from(buffer)
+        whole = agent.HEADER.size + size
+        if len(buffer) < whole:
+            break
+        body = bytes(buffer[agent.HEADER.size : whole])
+        del buffer[:whole]
+        if kind == agent.EXIT:
+            return int(json.loads(body))
+        if kind != agent.ACCEPTED:
+            out = sys.stdout.buffer if kind == agent.STDOUT else sys.stderr.buffer
+            out.write(body)
+            out.flush()
+    return None
 
 
 def power_cut(machine: Machine) -> None:
