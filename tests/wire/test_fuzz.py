@@ -114,8 +114,8 @@ def test_the_descriptor_socket(served):
     count = min(COUNT, 200_000) // 6
     for number in range(count):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.connect(str(served.run / "casd.fd"))  # waits while the backlog is full
             sock.settimeout(5)
-            sock.connect(str(served.run / "casd.fd"))
             for _ in range(rng.randrange(4)):
                 fds = array.array("i", [null] * rng.choice([0, 0, 1, 3, 200]))
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if fds else []

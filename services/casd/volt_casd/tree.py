@@ -19,6 +19,7 @@ import msgspec
 from volt_common.errors import Corrupt, Invalid
 
 MAGIC: Final = b"volt tree 1\n"
+_TYPE: Final = 0o170000  # as a mask, since stat.S_IFMT() overflows on a number that is no mode
 MAX_BYTES: Final = 128 << 20  # of an encoded tree: some million entries
 MAX_PATH: Final = 4095
 MAX_PART: Final = 255
@@ -44,19 +45,19 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
     @property
     def is_file(self) -> bool:
-        return stat.S_ISREG(self.mode)
+        return self.mode & _TYPE == stat.S_IFREG
 
     @property
     def is_directory(self) -> bool:
-        return stat.S_ISDIR(self.mode)
+        return self.mode & _TYPE == stat.S_IFDIR
 
     @property
     def is_symlink(self) -> bool:
-        return stat.S_ISLNK(self.mode)
+        return self.mode & _TYPE == stat.S_IFLNK
 
     @property
     def is_device(self) -> bool:
-        return stat.S_ISCHR(self.mode) or stat.S_ISBLK(self.mode)
+        return self.mode & _TYPE in (stat.S_IFCHR, stat.S_IFBLK)
 
 
 class SimpleTree(msgspec.Struct, frozen=True):
@@ -227,7 +228,7 @@ def check(ordered: Sequence[Entry]) -> None:
             if parent not in directories:
                 raise Invalid(f"{show(path)}: its parent is not a directory of the tree")
         previous = path
-        kind = stat.S_IFMT(entry.mode)
+        kind = entry.mode & _TYPE
         if kind == stat.S_IFDIR:
             directories.add(path)
         if problem := _problem(entry, kind):

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from volt_casd import tree
 from volt_casd.tree import Entry
@@ -101,6 +102,13 @@ def test_bytes_that_encode_would_not_have_made_are_corrupt() -> None:
     for bad in (b"", good[:-1], good[1:], good + b"\0", b"x" + good, backwards, gap, single):
         with pytest.raises(Corrupt):
             tree.decode(bad)
+
+
+@pytest.mark.parametrize("mode", [-1, -(1 << 62), 1 << 40, 0])
+def test_a_mode_that_is_none_is_damage(mode: int) -> None:
+    for entries in ([replace(ROOT, mode=mode)], [ROOT, replace(file(b"a"), mode=mode)]):
+        with pytest.raises(Corrupt):
+            tree.decode(tree.MAGIC + b"".join(map(msgspec.msgpack.encode, entries)))
 
 
 @settings(max_examples=200, deadline=None)
