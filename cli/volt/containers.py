@@ -137,13 +137,9 @@ def cgroup_of(name: str) -> str:
 
 
 def frozen(name: str) -> bool:
-    """Paused: every process of it is stopped by the kernel. The launcher freezes the child named `box`."""
-    group = cgroup_of(name)
-    for path in (f"{group}/cgroup.events", f"{group}/box/cgroup.events"):
-        try:
-            with open(path) as file:
-                if "frozen 1" in file.read():
-                    return True
-        except OSError:
-            continue
-    return False
+    """Paused: the kernel has stopped every process of the payload, whose group the launcher makes."""
+    try:
+        with open(f"{cgroup_of(name)}/box/payload/cgroup.events") as file:
+            return "frozen 1" in file.read()
+    except OSError:
+        return False

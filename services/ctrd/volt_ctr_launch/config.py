@@ -63,6 +63,7 @@ class Config(NamedTuple):
     name: str
     id: str
     uid: int
+    image: str  # what it was called; nothing is looked up by it
     tree: str
     view: View
     root: Root
@@ -103,13 +104,13 @@ def parse(value: object, name: str) -> Config:
     if fields.text("name") != name:
         raise invalid("config.json is of another container")
     fields.text("created_at", limit=64)
-    fields.text("image", limit=512)
     fields.flag("remove")
     fields.mapping("labels", TEXT, 64, 4096)
     config = Config(
         name=name,
         id=fields.text("id", _ID),
         uid=fields.number("uid", 0, 0xFFFFFFFE),
+        image=fields.text("image", limit=512),
         tree=fields.text("tree", _DIGEST),
         view=_view(fields.table("view")),
         root=_root(fields.table("root")),
