@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from volt.output import plain, size_text
@@ -19,8 +20,9 @@ class Report:
     """`with Report(settings, "importing") as report: … report(done, total, text)`; silent with -q and for
     programs that read json."""
 
-    def __init__(self, settings: Settings, title: str) -> None:
+    def __init__(self, settings: Settings, title: str, amount: Callable[[int], str] = size_text) -> None:
         self._title = title
+        self._amount = amount  # how `done` and `total` read: bytes, unless a verb counts something else
         self._silent = settings.quiet or settings.structured
         self._bar = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._next = time.monotonic() + (0.0 if self._bar else _LINE_SECONDS)
@@ -33,7 +35,7 @@ class Report:
         self.clear()
 
     def daemon(self, progress: Progress) -> None:
-        """A daemon's PROGRESS, of bytes."""
+        """A daemon's PROGRESS."""
         self(progress.done, progress.total, progress.text)
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
@@ -43,12 +45,12 @@ class Report:
         if self._bar:
             self._next = now + _BAR_SECONDS
             width = os.get_terminal_size(2).columns
-            sys.stderr.write("\r\033[K" + bar(self._title, done, total, text, width - 1))
+            sys.stderr.write("\r\033[K" + bar(self._title, done, total, text, width - 1, self._amount))
             self._drawn = True
         else:
             self._next = now + _LINE_SECONDS
             share = f"{100 * done // total} %, " if total else ""
-            sys.stderr.write(f"{self._title}: {share}{size_text(done)} {plain(text)}".rstrip() + "\n")
+            sys.stderr.write(f"{self._title}: {share}{self._amount(done)} {plain(text)}".rstrip() + "\n")
         sys.stderr.flush()
 
     def clear(self) -> None:
@@ -59,12 +61,12 @@ class Report:
             self._drawn = False
 
 
-def bar(title: str, done: int, total: int, text: str, width: int) -> str:
+def bar(title: str, done: int, total: int, text: str, width: int, amount: Callable[[int], str] = size_text) -> str:
     """One line of at most `width` characters."""
     if total > 0:
         share = min(1.0, done / total)
         filled = int(share * 24)
-        middle = f"[{'=' * filled}{' ' * (24 - filled)}] {share:4.0%} {size_text(done)} of {size_text(total)}"
+        middle = f"[{'=' * filled}{' ' * (24 - filled)}] {share:4.0%} {amount(done)} of {amount(total)}"
     else:
-        middle = size_text(done)
+        middle = amount(done)
     return f"{title} {middle} {plain(text)}".rstrip()[: max(0, width)]

@@ -14,7 +14,7 @@ from volt_common.errors import Corrupt
 
 
 def run(_: Asked, settings: Settings) -> int:
-    with client(settings, "casd") as daemon, Report(settings, "verifying") as report:
+    with client(settings, "casd") as daemon, Report(settings, "verifying", lambda count: f"{count} objects") as report:
         bad, result = daemon.collect(cas.Verify(), on_progress=report.daemon)
     if settings.structured:
         one(settings, {"name": "store", **msgspec.to_builtins(result), "found": msgspec.to_builtins(bad)})

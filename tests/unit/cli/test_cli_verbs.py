@@ -233,6 +233,7 @@ def test_the_bar_fits_its_line():
     assert bar("importing x", 512, 1024, "", 200) == "importing x [============            ]  50% 512 of 1.0K"
     assert len(bar("importing x", 1, 2, "y" * 500, 79)) == 79
     assert bar("x", 2048, 0, "3 files", 79) == "x 2.0K 3 files"
+    assert bar("x", 2048, 0, "", 79, lambda count: f"{count} objects") == "x 2048 objects"
 
 
 COMPLETIONS = [
