@@ -46,6 +46,10 @@ async def completed(work: Coroutine[Any, Any, T]) -> T:
         return task.result()
 
 
+def _not_found(name: str) -> NotFound:
+    return NotFound(kind="container", name=name, hint="volt ps -a shows those that are here")
+
+
 class Lifecycle:
     """Every container of this host."""
 
@@ -107,7 +111,7 @@ class Lifecycle:
         """Raises NotFound, Invalid (damaged)."""
         config = configs.read(self._places, name)
         if config is None:
-            raise NotFound(kind="container", name=name, hint="volt ps -a shows those that are here")
+            raise _not_found(name)
         return config
 
     async def must_run(self, name: str) -> None:
@@ -291,11 +295,11 @@ class Lifecycle:
 
     async def delete(self, name: str, force: bool) -> None:
         """Raises NotFound, Conflict (running, unless `force`)."""
-        if not os.path.isdir(self._places.home(name)):
-            raise NotFound(kind="container", name=name, hint="volt ps -a shows those that are here")
+        self._must_exist(name)
         if force:
             await self._put_down(name)
         with self._claims.claim(name, "being created or deleted"):
+            self._must_exist(name)  # it may have been deleted by itself, as it ended
             unit = await self._units.container(name)
             if unit.phase is not Phase.INACTIVE:
                 now = state.state_of(unit, None).value
@@ -352,6 +356,10 @@ class Lifecycle:
 
     async def _op(self, name: str, request: ops.Request) -> None:
         await ops.perform(self._places, self._units, name, request)
+
+    def _must_exist(self, name: str) -> None:
+        if not os.path.isdir(self._places.home(name)):
+            raise _not_found(name)
 
     async def _up(self, name: str) -> bool:
         return (await self._units.container(name)).phase is not Phase.INACTIVE

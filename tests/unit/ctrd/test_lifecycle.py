@@ -529,3 +529,15 @@ def test_a_create_whose_caller_goes_is_done_or_not_begun(places: Places) -> None
         assert not [name for name in os.listdir(host.places.containers) if name.startswith(".")]
 
     on(places, test)
+
+
+def test_who_deletes_what_deletes_itself_finds_it_gone(places: Places) -> None:
+    async def test(host: Host) -> None:
+        await host.create(remove=True)
+        await host.ctrd.start("web")
+        results = await asyncio.gather(*(host.ctrd.delete("web", force=True) for _ in range(3)), return_exceptions=True)
+        assert all(result is None or isinstance(result, (NotFound, Conflict)) for result in results)
+        await host.gone("web")
+        assert os.listdir(host.places.containers) == []
+
+    on(places, test)
