@@ -23,8 +23,9 @@ def test_every_word_makes_a_valid_name() -> None:
 
 def test_a_thousand_names_are_all_different() -> None:
     taken: set[str] = set()
+    choose = random.Random(1)
     for _ in range(1000):
-        name = names.made_up(taken.__contains__, random.Random(1))
+        name = names.made_up(taken.__contains__, choose)
         msgspec.convert(name, type=Name)
         assert name not in taken
         taken.add(name)
