@@ -42,31 +42,30 @@ class Confinement(NamedTuple):
     workdir: str
 
 
-def capture(leader: int, setup: str, id_base: int, cgroup: str, env: dict[str, str], workdir: str) -> Confinement:
-    """Read everything at the moment when the payload takes over from the program `setup`, and keep what the payload
-    was given. Raises OSError when the process has gone."""
-    with trace.stopped_at_payload(leader, setup):
-        status = _status(leader)
-        filters = trace.filters(leader)
-        if len(filters) != int(status["Seccomp_filters"]):
-            raise OSError(errno.EIO, "not every seccomp filter can be read")
-        return Confinement(
-            leader,
-            born(leader),
-            id_base,
-            cgroup,
-            int(status["CapBnd"], 16),
-            int(status["CapInh"], 16),
-            int(status["CapEff"], 16),
-            status["NoNewPrivs"] == "1",
-            {number: resource.prlimit(leader, number) for number in _LIMITS},
-            filters,
-            env,
-            workdir,
-        )
+def capture(leader: int, id_base: int, cgroup: str, env: dict[str, str], workdir: str) -> Confinement:
+    """Read everything of a process that `trace` holds, and keep what the payload was given."""
+    state = status(leader)
+    filters = trace.filters(leader)
+    if len(filters) != int(state["Seccomp_filters"]):
+        raise OSError(errno.EIO, "not every seccomp filter can be read")
+    return Confinement(
+        leader,
+        born(leader),
+        id_base,
+        cgroup,
+        int(state["CapBnd"], 16),
+        int(state["CapInh"], 16),
+        int(state["CapEff"], 16),
+        state["NoNewPrivs"] == "1",
+        {number: resource.prlimit(leader, number) for number in _LIMITS},
+        filters,
+        env,
+        workdir,
+    )
 
 
-def _status(pid: int) -> dict[str, str]:
+def status(pid: int) -> dict[str, str]:
+    """proc(5), /proc/PID/status."""
     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
         return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
 

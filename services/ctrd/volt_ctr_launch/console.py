@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import select
+import signal
 import socket
 import struct
 import termios
@@ -43,9 +44,16 @@ class Broker:
     terminal with Ctrl-S does; one that goes is forgotten."""
 
     def __init__(
-        self, main: int, log: int, listener: socket.socket | None, watchers: list[socket.socket], done: int = -1
+        self,
+        main: int,
+        log: int,
+        listener: socket.socket | None,
+        watchers: list[socket.socket],
+        done: int = -1,
+        user: int = -1,
     ) -> None:
         self._main = main
+        self._user = user
         self._done = done
         self._log = log
         self._listener = listener
@@ -151,7 +159,14 @@ class Broker:
                 with contextlib.suppress(OSError):
                     self._typed = self._typed[os.write(self._main, self._typed) :]
         elif packet[0] == 1 and len(packet) == 5:
-            resize(self._main, packet)
+            self._resize(packet)
+
+    def _resize(self, packet: bytes) -> None:
+        rows, columns = struct.unpack("!HH", packet[1:5])
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self._main, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+            if self._user >= 0:
+                signal.pidfd_send_signal(self._user, signal.SIGWINCH)
 
     def _accept(self) -> None:
         assert self._listener is not None
@@ -194,14 +209,15 @@ def _write_log(log: int, data: bytes) -> None:
             rest = rest[os.write(log, rest) :]
 
 
-def resize(terminal: int, packet: bytes) -> None:
-    """Apply a resize packet to a pseudo-terminal."""
-    rows, columns = struct.unpack("!HH", packet[1:5])
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-
-def serve(main: int, log: int, listener: socket.socket | None, watchers: list[socket.socket], done: int = -1) -> None:
+def serve(
+    main: int,
+    log: int,
+    listener: socket.socket | None,
+    watchers: list[socket.socket],
+    done: int = -1,
+    user: int = -1,
+) -> None:
     """Run a broker till the end of its terminal, or of what has the other end of the pipe `done`. `log` also gets
-    the output; -1: nothing does."""
-    Broker(main, log, listener, watchers, done).run()
+    the output; -1: nothing does. `user` is the pidfd of a process that is to hear of a new size though the terminal
+    is not its controlling one."""
+    Broker(main, log, listener, watchers, done, user).run()

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
+from volt_ctr_launch.config import MAX_ID
 from volt_ctr_launch.errors import Refusal
 from volt_ctr_launch.files import read_up_to
 
@@ -39,7 +40,7 @@ def find_user(wanted: str, open_inside: Open) -> User:
         entry = next((e for e in accounts if e[2] == "0"), None)
     if name and not name.isdigit() and entry is None:
         raise Refusal("INVALID", f"there is no user {name} in the container", 126)
-    uid = _number(entry[2]) if entry else int(name or "0")
+    uid = _number(entry[2]) if entry else _asked(name or "0")
     gid = _number(entry[3]) if entry else 0
     home = entry[5] if entry and entry[5].startswith("/") else ("/root" if uid == 0 else "/")
     if group:
@@ -54,12 +55,19 @@ def _group(wanted: str, groups: list[list[str]]) -> int:
         if entry[0] == wanted:
             return _number(entry[2])
     if wanted.isdigit():
-        return int(wanted)
+        return _asked(wanted)
     raise Refusal("INVALID", f"there is no group {wanted} in the container", 126)
 
 
+def _asked(number: str) -> int:
+    """An id past the range would be another container's on the host."""
+    if int(number) > MAX_ID:
+        raise Refusal("INVALID", f"a container has the ids 0 to {MAX_ID}, not {number}", 126)
+    return int(number)
+
+
 def _number(text: str) -> int:
-    if not text.isdigit() or int(text) > 65535:
+    if not text.isdigit() or int(text) > MAX_ID:
         raise Refusal("INVALID", "the container's /etc/passwd or /etc/group holds an id that is not 0 to 65535", 126)
     return int(text)
 

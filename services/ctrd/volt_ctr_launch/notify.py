@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
+from typing import NamedTuple
 
-from volt_ctr_launch import confinement, files, state
+from volt_ctr_launch import confinement, files, state, trace
 from volt_ctr_launch.config import Config
 from volt_ctr_launch.paths import Layout
 
@@ -29,44 +31,77 @@ def start_socket(layout: Layout, name: str) -> socket.socket:
     return sock
 
 
-def relay(
-    layout: Layout, config: Config, sock: socket.socket, nspawn: int, base: int, cgroup: str, about: dict[str, object]
-) -> None:
-    """Serve one start. `about` is what running.json says besides. When nspawn has gone there is nothing to wait
-    for."""
-    gone = os.pidfd_open(nspawn)
+class Start(NamedTuple):
+    """What a relay knows of the start that it serves. `about` is what running.json says besides."""
+
+    layout: Layout
+    config: Config
+    nspawn: int
+    base: int
+    cgroup: str
+    about: dict[str, object]
+
+
+def relay(start: Start, sock: socket.socket) -> None:
+    """Serve one start, till it is ready or nspawn has gone.
+
+    A payload of its own is ready when it has executed, and is held till systemd knows that: it may be over in a
+    millisecond, and a service that ends before it was ready has failed to start. One that boots says so itself.
+    """
+    nspawn = os.pidfd_open(start.nspawn)
     watch = select.poll()
     watch.register(sock, select.POLLIN)
-    watch.register(gone, select.POLLIN)
-    while True:
-        events = dict(watch.poll())
-        if sock.fileno() not in events:
-            return
+    watch.register(nspawn, select.POLLIN)
+    while sock.fileno() in dict(watch.poll()):
         lines = sock.recv(65536).decode("utf-8", "replace").splitlines()
         for line in lines:
             if line.startswith("X_NSPAWN_LEADER_PID="):
-                _record(layout, config, int(line.partition("=")[2]), base, cgroup, about)
-        if "READY=1" in lines:
-            state.became_ready(layout, config.name)
-            _tell(os.environ.get("NOTIFY_SOCKET", ""), f"READY=1\nMAINPID={nspawn}\nSTATUS=Running")
+                _begun(start, int(line.partition("=")[2]), nspawn)
+                if not start.config.boots:
+                    return
+        if "READY=1" in lines and start.config.boots:
+            _ready(start)
             return
 
 
-def _record(layout: Layout, config: Config, leader: int, base: int, cgroup: str, about: dict[str, object]) -> None:
-    running: dict[str, object] = {"version": 1, "id": config.id, "leader": leader, "cgroup": cgroup, **about}
+def _begun(start: Start, leader: int, nspawn: int) -> None:
+    name = start.config.name
+    running: dict[str, object] = {"version": 1, "id": start.config.id, "leader": leader, "cgroup": start.cgroup}
+    running |= start.about
+    try:
+        with trace.stopped_at_payload(leader, start.layout.nspawn):
+            _look(start, leader, running)
+            files.write_json(f"{start.layout.launch(name)}/running.json", running, durable=False)
+            if not start.config.boots:
+                _ready(start)
+    except ProcessLookupError:
+        # The payload is over already; then it is nspawn that must not end first.
+        signal.pidfd_send_signal(nspawn, signal.SIGSTOP)
+        try:
+            files.write_json(f"{start.layout.launch(name)}/running.json", running, durable=False)
+            _ready(start)
+        finally:
+            signal.pidfd_send_signal(nspawn, signal.SIGCONT)
+
+
+def _look(start: Start, leader: int, running: dict[str, object]) -> None:
     sandbox = running["sandbox"]
     assert isinstance(sandbox, dict)
+    config = start.config
     given = ({}, "") if config.boots else (config.env, config.workdir)
+    running["mounts"] = mounts(leader)
     try:
-        found = confinement.capture(leader, layout.nspawn, base, cgroup, *given)
-        confinement.save(f"{layout.launch(config.name)}/confinement.json", found)
-        running["sandbox"] = sandbox | confinement.describe(found)
-        running["mounts"] = mounts(leader)
-    except ProcessLookupError:
-        pass  # it was over before it could be looked at
+        found = confinement.capture(leader, start.base, start.cgroup, *given)
     except OSError as error:
-        os.write(2, f"{config.name}: no command can be run in it: its confinement can't be read: {error}\n".encode())
-    files.write_json(f"{layout.launch(config.name)}/running.json", running, durable=False)
+        os.write(2, f"{config.name}: no command can be run in it, its confinement can't be read: {error}\n".encode())
+        return
+    confinement.save(f"{start.layout.launch(config.name)}/confinement.json", found)
+    running["sandbox"] = sandbox | confinement.describe(found)
+
+
+def _ready(start: Start) -> None:
+    state.became_ready(start.layout, start.config.name)
+    _tell(os.environ.get("NOTIFY_SOCKET", ""), f"READY=1\nMAINPID={start.nspawn}\nSTATUS=Running")
 
 
 def mounts(pid: int) -> list[str]:

@@ -50,7 +50,7 @@ def _do(layout: Layout, name: str, request: Fields) -> None:
     leader = confinement.open_leader(found)
     try:
         if operation == "signal":
-            stop.deliver(layout, name, leader, number)
+            stop.deliver(layout, found, name, leader, number)
         elif operation == "limits":
             rules = policy.load(layout.policy)
             policy.check_limits(asked, rules)

@@ -56,6 +56,6 @@ def name_of(argument: str) -> str:
 def instance_of(argument: str) -> tuple[str, str]:
     """NAME-ID of an operation or an exec; the name may itself hold hyphens."""
     match = INSTANCE.match(argument)
-    if not match:
+    if not match or match[1] == "op":
         raise invalid(f"not NAME-ID: {argument[:80]!r}")
     return match[1], match[2]

@@ -91,12 +91,10 @@ def launch(layout: Layout, found: Config, rules: policy.Policy, owner: int) -> N
         "stop_seconds": found.stop_seconds,
         "boots": found.boots,
     }
-    nspawn_pid = os.getpid()
-    streams.fork(
-        unit, [sock.fileno()], lambda: notify.relay(layout, found, sock, nspawn_pid, base, f"{unit}/box", about)
-    )
+    begun = notify.Start(layout, found, os.getpid(), base, f"{unit}/box", about)
+    streams.fork(unit, [sock.fileno()], lambda: notify.relay(begun, sock))
     sys.stdout.flush()
-    streams.become_standard(standard, found.tty)
+    streams.become_standard(standard)
     streams.close_others([0, 1, 2])
     os.execve(command.argv[0], command.argv, _environment(f"{layout.launch(name)}/notify", found))
 

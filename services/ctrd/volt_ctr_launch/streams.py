@@ -76,9 +76,12 @@ def _terminal(layout: Layout, config: Config, unit: str, owner: int, given: list
     main, slave = os.openpty()
     os.set_inheritable(slave, False)
     fcntl.ioctl(main, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    keep = [main, 1, listener.fileno(), *(sock.fileno() for sock in first)]
-    fork(unit, keep, lambda: console.serve(main, 1, listener, first))
+    # Not nspawn's controlling terminal: the end of a session takes with it what nobody has read yet.
+    nspawn = os.pidfd_open(os.getpid())
+    keep = [main, 1, listener.fileno(), nspawn, *(sock.fileno() for sock in first)]
+    fork(unit, keep, lambda: console.serve(main, 1, listener, first, user=nspawn))
     os.close(main)
+    os.close(nspawn)
     listener.close()
     for sock in first:
         sock.close()
@@ -184,16 +187,12 @@ def is_anonymous_pipe(descriptor: int) -> bool:
     return stat.S_ISFIFO(found.st_mode) and found.st_dev == own
 
 
-def become_standard(streams: Streams, tty: bool) -> None:
-    """Put the streams at 0, 1 and 2 of this process; a terminal becomes its controlling one."""
+def become_standard(streams: Streams) -> None:
+    """Put the streams at 0, 1 and 2 of this process."""
     for target, source in enumerate((streams.stdin, streams.stdout, streams.stderr)):
         os.dup2(source, target)
     for descriptor in {streams.stdin, streams.stdout, streams.stderr} - {0, 1, 2}:
         os.close(descriptor)
-    if tty:
-        if os.getsid(0) != os.getpid():
-            os.setsid()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def give(streams: Streams, uid: int, gid: int) -> None:
