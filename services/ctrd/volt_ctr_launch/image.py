@@ -11,11 +11,11 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from volt_ctr_launch.config import MAX_ID
 from volt_ctr_launch.errors import Refusal
 from volt_ctr_launch.files import read_up_to
 
 _MAX_ACCOUNTS = 1 << 20
+_MAX_ID = 65535
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Open = Callable[[str, int], int]
 """Opens an absolute path of the container's, with flags; raises OSError."""
@@ -61,13 +61,13 @@ def _group(wanted: str, groups: list[list[str]]) -> int:
 
 def _asked(number: str) -> int:
     """An id past the range would be another container's on the host."""
-    if int(number) > MAX_ID:
-        raise Refusal("INVALID", f"a container has the ids 0 to {MAX_ID}, not {number}", 126)
+    if int(number) > _MAX_ID:
+        raise Refusal("INVALID", f"a container has the ids 0 to {_MAX_ID}, not {number}", 126)
     return int(number)
 
 
 def _number(text: str) -> int:
-    if not text.isdigit() or int(text) > MAX_ID:
+    if not text.isdigit() or int(text) > _MAX_ID:
         raise Refusal("INVALID", "the container's /etc/passwd or /etc/group holds an id that is not 0 to 65535", 126)
     return int(text)
 

@@ -10,15 +10,21 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Callable
 from typing import NamedTuple
 
 from volt_ctr_launch import confinement, files, state, trace
 from volt_ctr_launch.config import Config
 from volt_ctr_launch.paths import Layout
 
+_LARGEST = 65536
 
-def start_socket(layout: Layout, name: str) -> socket.socket:
-    """The socket that nspawn is to notify."""
+
+def start_socket(layout: Layout, name: str, *, own_network: bool) -> socket.socket:
+    """The socket that nspawn is to notify. It holds one message, where the network namespace is the container's own:
+    in the host's, a payload of a millisecond may be over before it was seen to begin."""
+    if own_network:
+        _queue_length(0)
     path = f"{layout.launch(name)}/notify"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
@@ -28,7 +34,15 @@ def start_socket(layout: Layout, name: str) -> socket.socket:
         sock.bind(path)
     finally:
         os.umask(before)
+    if own_network:
+        _queue_length(512)  # for the container: what systemd sets on a host
     return sock
+
+
+def _queue_length(messages: int) -> None:
+    """How many messages later sockets of this network namespace hold beyond one (unix(7))."""
+    with open("/proc/sys/net/unix/max_dgram_qlen", "w", encoding="ascii") as file:
+        file.write(str(messages))
 
 
 class Start(NamedTuple):
@@ -49,27 +63,50 @@ def relay(start: Start, sock: socket.socket) -> None:
     millisecond, and a service that ends before it was ready has failed to start. One that boots says so itself.
     """
     nspawn = os.pidfd_open(start.nspawn)
-    watch = select.poll()
-    watch.register(sock, select.POLLIN)
-    watch.register(nspawn, select.POLLIN)
-    while sock.fileno() in dict(watch.poll()):
-        lines = sock.recv(65536).decode("utf-8", "replace").splitlines()
-        for line in lines:
+    begun = False
+    while _more(sock, nspawn):
+        message = _Message(sock)
+        for line in message.lines:
             if line.startswith("X_NSPAWN_LEADER_PID="):
-                _begun(start, int(line.partition("=")[2]), nspawn)
-                if not start.config.boots:
-                    return
-        if "READY=1" in lines and start.config.boots:
-            _ready(start)
+                _begun(start, int(line.partition("=")[2]), nspawn, message.take)
+                begun = True
+        message.take()
+        if begun and "READY=1" in message.lines:
+            if start.config.boots:
+                _ready(start)
             return
 
 
-def _begun(start: Start, leader: int, nspawn: int) -> None:
+def _more(sock: socket.socket, nspawn: int) -> bool:
+    """Whether nspawn says something more; False when it has ended."""
+    watch = select.poll()
+    watch.register(sock, select.POLLIN)
+    watch.register(nspawn, select.POLLIN)
+    return sock.fileno() in dict(watch.poll())
+
+
+class _Message:
+    """The next of nspawn's messages, left where it is: till it is taken, nspawn waits with what it says next, which
+    is READY=1, and with its end."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock: socket.socket | None = sock
+        self.lines = sock.recv(_LARGEST, socket.MSG_PEEK).decode("utf-8", "replace").splitlines()
+
+    def take(self) -> None:
+        """Let nspawn go on; a second time nothing happens."""
+        if self._sock is not None:
+            self._sock.recv(_LARGEST)
+            self._sock = None
+
+
+def _begun(start: Start, leader: int, nspawn: int, take: Callable[[], None]) -> None:
+    """Record a leader. `take` lets nspawn go on."""
     name = start.config.name
     running: dict[str, object] = {"version": 1, "id": start.config.id, "leader": leader, "cgroup": start.cgroup}
     running |= start.about
     try:
-        with trace.stopped_at_payload(leader, start.layout.nspawn):
+        with trace.stopped_at_payload(leader, start.layout.nspawn, take):
             _look(start, leader, running)
             files.write_json(f"{start.layout.launch(name)}/running.json", running, durable=False)
             if not start.config.boots:
@@ -79,7 +116,8 @@ def _begun(start: Start, leader: int, nspawn: int) -> None:
         signal.pidfd_send_signal(nspawn, signal.SIGSTOP)
         try:
             files.write_json(f"{start.layout.launch(name)}/running.json", running, durable=False)
-            _ready(start)
+            if not start.config.boots:
+                _ready(start)
         finally:
             signal.pidfd_send_signal(nspawn, signal.SIGCONT)
 

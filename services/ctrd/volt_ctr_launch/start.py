@@ -82,7 +82,7 @@ def launch(layout: Layout, found: Config, rules: policy.Policy, owner: int) -> N
     command = nspawn.command(layout, found, base, user, staged, tools)
     streams.give(standard, base + user.uid, base + user.gid)
 
-    sock = notify.start_socket(layout, name)
+    sock = notify.start_socket(layout, name, own_network=found.network == "none")
     about: dict[str, object] = {
         "command": command.shown,
         "mounts": [],

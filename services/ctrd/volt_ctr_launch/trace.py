@@ -7,7 +7,7 @@ import ctypes
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from volt_ctr_launch.kernel import ptrace
 
@@ -17,28 +17,44 @@ _WALL = 0x40000000  # the tracee is nobody's child that wait(2) would find other
 
 
 @contextlib.contextmanager
-def stopped_at_payload(pid: int, setup: str) -> Iterator[None]:
+def stopped_at_payload(pid: int, setup: str, held: Callable[[], None]) -> Iterator[None]:
     """Holds a process that is done with the program `setup` (a path) and has executed the next: at that very exec if
     it is yet to come. nspawn names its leader before it has confined it (systemd 257), or just after (252).
 
-    Raises OSError when it has gone.
+    `held` is called as soon as the process can't end unseen. Raises ProcessLookupError, without having called it, for
+    one that was over before.
     """
-    ptrace(_SEIZE, pid, 0, _O_TRACEEXEC)
+    _seize(pid)
     try:
         # From here on an exec stops it, so one look tells whether it has happened.
         if _same_file(f"/proc/{pid}/exe", setup):
+            held()
             _wait(pid, _EVENT_EXEC)
         else:
             ptrace(_INTERRUPT, pid)
             _wait(pid, None)
+            held()
         yield
     finally:
         with contextlib.suppress(OSError):
             ptrace(_DETACH, pid)
 
 
+def _seize(pid: int) -> None:
+    try:
+        ptrace(_SEIZE, pid, 0, _O_TRACEEXEC)
+    except PermissionError:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            if file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X"):
+                raise
+        raise ProcessLookupError(errno.ESRCH, "it has ended") from None
+
+
 def _same_file(one: str, other: str) -> bool:
-    return os.path.samestat(os.stat(one), os.stat(other))
+    try:
+        return os.path.samestat(os.stat(one), os.stat(other))
+    except FileNotFoundError:  # it is ending: its memory has gone
+        raise ProcessLookupError(errno.ESRCH, "it has ended") from None
 
 
 def _wait(pid: int, event: int | None) -> None:
