@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from volt_common.api import ctr
 from volt_common.errors import AlreadyExists, Conflict, Exhausted, Invalid, NotFound, VoltError, of_code
+from volt_common.failpoint import point
 from volt_ctrd import config as configs
 from volt_ctrd import homes, names, ops, precheck, state
 from volt_ctrd.claims import Claims
@@ -197,8 +198,10 @@ class Lifecycle:
         if config.streams != streams:
             await completed(asyncio.to_thread(configs.set_streams, self._places, config, streams))
         before = self._record(config)
+        point("start.before-unit")
         try:
             await self._units.start(unit.name)
+            point("start.after-unit")
         except VoltError as error:
             self._explain_failure(config, before, error)
         finally:
