@@ -21,7 +21,8 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("disk", "log"):
         (top / name).touch()
     os.truncate(top / "disk", SIZE)
-    options = f"driver=blklogwrites,file.driver=file,file.discard=unmap,file.filename={top}/disk,log.driver=file,log.filename={top}/log"
+    file = f"file.driver=file,file.discard=unmap,file.filename={top}/disk"
+    options = f"driver=blklogwrites,{file},log.driver=file,log.filename={top}/log"
     commands = [
         "write -P 1 0 64k", "flush", "write -P 2 32k 8k", "write -P 3 512k 512", "flush",
         "discard 0 16k", "write -P 4 100k 128k", "write -P 5 64k 4k",
