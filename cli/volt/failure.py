@@ -44,7 +44,9 @@ def report(error: BaseException, asked: Asked, settings: Settings | None) -> int
         traceback.print_exception(error)
     known = known_error(error)
     say(known, settings)
-    return known.exit
+    # A payload that could not be executed: 126 and 127 are its own exit status, as a shell gives them.
+    code = known.fields.get("exit_code")
+    return int(code) if code in (126, 127, "126", "127") else known.exit
 
 
 def known_error(error: BaseException) -> VoltError:

@@ -107,6 +107,15 @@ def test_a_signal_is_the_exit_code_plus_128_and_the_reason_is_kept(clean):
     assert one["exit"]["code"] == 137
 
 
+def test_a_command_that_is_not_there_is_127_and_one_that_cannot_run_126(clean):
+    for command, code in (("no-such-command", 127), ("/etc/passwd", 126)):
+        done = clean.volt("run", "--rm", IMAGE, command)
+        assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
+        clean.volt("run", "-d", "--name", "web", IMAGE, "sleep", "1000")
+        assert clean.volt("exec", "web", command).returncode == code
+        clean.volt("rm", "--force", "web")
+
+
 def test_wait_and_events(clean):
     clean.volt("run", "-d", "--name", "web", IMAGE, "sh", "-c", "sleep 1; exit 5")
     assert clean.volt("wait", "web").stdout.strip() == "5"
