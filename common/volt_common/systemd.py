@@ -155,6 +155,15 @@ class Systemd:
                     state = await self.properties(unit)
             return state
 
+    async def wait_ended(self, unit: str) -> None:
+        """Returns when nothing of it runs. As `wait`, without asking for a unit's properties: there are hundreds,
+        which take systemd and this process several times as long as a row of a list."""
+        with self._watching(unit) as changes:
+            while any(not has_ended(state) for state in await self.list_units([unit])):
+                change = await changes.get()
+                while change is not None and change.load and not has_ended(change):
+                    change = await changes.get()
+
     async def signals(self) -> AsyncIterator[UnitState]:
         """Every change of a unit with our prefix, from the first `anext` on; load is "" for one that was unloaded.
         Where changes may have been missed, each unit's present state comes instead."""

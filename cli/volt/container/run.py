@@ -37,7 +37,7 @@ def run(asked: Asked, settings: Settings) -> int:
                 container = daemon.call(ctr.Start(name=name))
                 done(settings, row(container), name)
                 return 0
-            return _joined(asked, settings, name)
+            return _joined(asked, settings, name, daemon)
         except _NotStarted as error:
             _undo(daemon, name)
             raise error.cause from None
@@ -54,7 +54,7 @@ class _NotStarted(Exception):
         self.cause = cause
 
 
-def _joined(asked: Asked, settings: Settings, name: str) -> int:
+def _joined(asked: Asked, settings: Settings, name: str, daemon: Client) -> int:
     """Run it with our streams; returns its exit code."""
     with forwarding(settings, name) as signals:
         if asked.flag("--tty"):
@@ -62,11 +62,11 @@ def _joined(asked: Asked, settings: Settings, name: str) -> int:
                 _start(settings, name, [terminal.far], signals)
                 if not terminal.pump():
                     return 0  # detached: it goes on without us
-            return exit_code(settings, name)
+            return exit_code(settings, name, daemon)
         with Streams(interactive=asked.flag("--interactive")) as streams:
             _start(settings, name, streams.passed, signals)
             streams.handed_over()
-            return exit_code(settings, name)
+            return exit_code(settings, name, daemon)
 
 
 def _start(settings: Settings, name: str, fds: list[int], signals: Signals) -> None:
@@ -85,10 +85,11 @@ def _undo(daemon: Client, name: str) -> None:
         daemon.call(ctr.Delete(name=name, force=True))
 
 
-def exit_code(settings: Settings, name: str) -> int:
-    """Wait for the end of the run, however long that takes: --timeout is for daemons, not for payloads."""
-    with Client("ctrd", run=settings.host) as daemon:
-        exit = daemon.call(ctr.Wait(name=name))
+def exit_code(settings: Settings, name: str, daemon: Client) -> int:
+    """Wait for the end of the run, however long that takes: --timeout is for daemons, not for payloads. Over the
+    connection that is there, unless that one has a time limit."""
+    with contextlib.nullcontext(daemon) if settings.timeout is None else Client("ctrd", run=settings.host) as patient:
+        exit = patient.call(ctr.Wait(name=name))
     if exit.reason in ("oom", "start-failure", "lost") and not settings.quiet:
         from volt.failure import say
 

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from volt_common.errors import NotFound, VoltError
-from volt_common.systemd import Systemd, UnitState, has_ended
+from volt_common.systemd import Systemd, UnitState
 
 CGROUPS: Final = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")  # on a hybrid host, and elsewhere
 
@@ -139,7 +139,7 @@ class Units:
 
     async def wait_ended(self, unit: str) -> None:
         """Returns when it does not run, at once if that is so."""
-        await self._systemd.wait(unit, has_ended)
+        await self._systemd.wait_ended(unit)
 
     async def ended_within(self, unit: str, seconds: float) -> bool:
         try:

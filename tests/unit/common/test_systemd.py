@@ -217,6 +217,21 @@ async def test_waiting_for_an_unloaded_unit_does_not_load_it_again_and_again(sys
         assert (await wait).active == "active"
 
 
+async def test_wait_ended_returns_when_nothing_of_it_runs_and_reads_no_properties(systemd, fake):
+    await systemd.wait_ended(WEB)
+    for end in (fake.set(WEB, "failed"), fake.unload(WEB)):
+        await fake.set(WEB)
+        asked = fake.count["ListUnitsByPatterns"]
+        async with running(systemd.wait_ended(WEB)) as wait:
+            await fake.asked("ListUnitsByPatterns", asked + 1)
+            await fake.set(WEB, "deactivating")
+            await systemd.list_units([])  # the signal has come
+            assert not wait.done()
+            await end
+            await wait
+    assert fake.count["GetAll"] == 0
+
+
 async def test_signals_tell_of_our_units_only(systemd, fake):
     for unit in (WEB, "ssh.service"):
         await fake.set(unit)

@@ -78,10 +78,9 @@ class FakeSystemd:
     async def list_units(self, patterns: list[str]) -> list[UnitState]:
         return [self._state(unit) for unit in self.active if any(fnmatch(unit, pattern) for pattern in patterns)]
 
-    async def wait(self, unit: str, until: Callable[[UnitState], bool] = has_ended) -> UnitState:
+    async def wait_ended(self, unit: str) -> None:
         async with self._changed:
-            await self._changed.wait_for(lambda: until(self._state(unit)))
-        return self._state(unit)
+            await self._changed.wait_for(lambda: has_ended(self._state(unit)))
 
     async def signals(self) -> AsyncIterator[UnitState]:
         queue: asyncio.Queue[UnitState] = asyncio.Queue()
