@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 
 from volt_ctr_launch import files, kernel, views
 from volt_ctr_launch.config import Config
@@ -142,6 +143,15 @@ def make_mount_point(root: Rootfs, target: str, directory: bool, base: int) -> N
             raise Refusal("INVALID", f"{target} is not in the image, and can't be made: {error.strerror}") from None
         finally:
             os.close(parent)
+
+
+def check_places(root: Rootfs) -> None:
+    """nspawn makes files in these before the container begins, as host root and by plain paths: a link in the image
+    would lead it to the host's directories. Raises Refusal."""
+    for place in ("dev", "proc", "run", "sys", "tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISDIR(os.stat(place, dir_fd=root.descriptor, follow_symlinks=False).st_mode):
+                raise Refusal("INVALID", f"/{place} in the image must be a directory, or absent")
 
 
 def ensure_usr(root: Rootfs, base: int) -> None:

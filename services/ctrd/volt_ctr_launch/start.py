@@ -74,6 +74,7 @@ def launch(layout: Layout, found: Config, rules: policy.Policy, owner: int) -> N
     rootfs = root.assemble(layout, found, base, namespace, view)
     os.close(view)
     os.close(namespace)
+    root.check_places(rootfs)
     user = _check_image(found, rootfs)
     staged = binds.stage(found, rules, base, f"{layout.launch(name)}/binds")
     _mount_points(found, rootfs, staged, base)
