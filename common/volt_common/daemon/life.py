@@ -32,12 +32,13 @@ from volt_common.daemon.notify import activated, notify, watchdog_seconds
 from volt_common.daemon.peers import Connections, Roles
 from volt_common.daemon.router import Router
 from volt_common.daemon.serve import Dispatcher, Request
-from volt_common.errors import Unknown, VoltError
+from volt_common.errors import Invalid, Unknown, VoltError
 from volt_common.paths import AUDIT, CONFIG
 from volt_common.wire import encode, problem_of
 
 VERSION = "0.1.0"
 STOP_AFTER = 0.05  # seconds between the last connection's end and an idle exit's first look
+REFUSING_SECONDS = STOP_AFTER  # idle time with a bad configuration: the next call starts a daemon that reads it again
 
 
 class Sandbox(msgspec.Struct, frozen=True):
@@ -98,13 +99,14 @@ class _Life:
         self._connections = Connections()
         self._last = time.monotonic()
         self._stop = asyncio.Event()
+        self._refusal: Invalid | None = None
 
     def _activity(self) -> None:
         self._last = time.monotonic()
 
     async def live(self) -> None:
         daemon = self._daemon
-        config = load(CONFIG)
+        config = self._configuration()
         zmq_fd, zmq_path, listening, handed = self._sockets()
         for name, fd in handed.items():
             setattr(daemon, f"{name}_fd", fd)
@@ -119,6 +121,7 @@ class _Life:
             self._log.debug("landlock: %s", enforced)
         ids = IdLog(os.path.join(state, f"{daemon.name}.ids"), lambda: encode(problem_of(Unknown(what="the call"))))
         self._dispatcher = Dispatcher(daemon.name, Roles(daemon.roles), ids, self._audit, self._describe)
+        self._dispatcher.refusal = self._refusal
         await daemon.start(config)
         parts = (self._dispatcher, msgspec.msgpack.Decoder(daemon.interface), daemon.handle)
         self._router = Router(*parts, self._connections, self._activity)
@@ -128,6 +131,8 @@ class _Life:
         self._fdsock.open(listening)
         self._signals()
         idle = self._options.idle if self._options.idle is not None else config.idle_seconds
+        if self._refusal is not None:
+            idle = min(idle, REFUSING_SECONDS)
         helpers = [asyncio.create_task(self._watchdog()), asyncio.create_task(self._exit_when_idle(idle))]
         notify("READY=1")
         await self._stop.wait()
@@ -135,6 +140,16 @@ class _Life:
         for helper in helpers:
             helper.cancel()
         await self._end()
+
+    def _configuration(self) -> Config:
+        """The file's. A daemon that left because of a bad one would leave its callers waiting on systemd's socket,
+        so it stays, and tells each of them what is wrong with the file."""
+        try:
+            return load(CONFIG)
+        except Invalid as error:
+            self._log.error("every call is refused: %s", error)
+            self._refusal = error
+            return Config()
 
     def _sockets(self) -> tuple[int | None, str, socket.socket, dict[str, int]]:
         """The ZeroMQ descriptor and path, the descriptor socket, and what else systemd passed."""
@@ -188,6 +203,7 @@ class _Life:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             await self._daemon.reload(load(CONFIG))
+            self._dispatcher.refusal = None
             self._log.info("configuration read again")
         except VoltError as error:
             self._log.error("the old configuration stays: %s", error)

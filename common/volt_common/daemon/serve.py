@@ -119,6 +119,7 @@ class Dispatcher:
         self._calls: dict[tuple[object, bytes], Request] = {}
         self._per_peer: Counter[object] = Counter()
         self._replies: set[asyncio.Task[None]] = set()
+        self.refusal: VoltError | None = None  # what every call is answered, while the configuration can't be used
         self.closing = False
 
     @property
@@ -180,6 +181,8 @@ class Dispatcher:
         except Denied as error:
             self._write_audit(peer, header.id, call, "denied", error.message)
             raise
+        if self.refusal is not None:
+            raise self.refusal
         if (sink.key, header.id) in self._calls:
             raise Malformed("this id is under way on this connection")
         if len(self._calls) >= MAX_IN_FLIGHT or self._per_peer[sink.key] >= MAX_PER_PEER:
