@@ -95,4 +95,5 @@ def test_no_more_processes_than_the_limit(clean):
     assert done.returncode != 0
     assert "ork" in done.stderr, "sh: Cannot fork"
     assert int(read(clean, "web", "pids.peak" if clean.suite == "trixie" else "pids.current")) <= 20
-    assert "max 0" not in read(clean, "web", "pids.events")
+    if clean.suite == "trixie":  # before 6.12 the count is that of the cgroup below, which went with its exec
+        assert "max 0" not in read(clean, "web", "pids.events")
