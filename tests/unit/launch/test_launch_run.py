@@ -181,8 +181,10 @@ def test_stop_asks_first_and_kills_then(run: Callable[..., Unit], layout: Layout
 
 
 def test_a_terminal_has_a_name_inside(run: Callable[..., Unit]) -> None:
-    written, end = run(args=["sh", "-c", "tty; stty size; exit 9"], tty=True).finish()
-    assert "/dev/pts/0\n24 80" in written, end
+    # nspawn begins to forward a terminal, and gives it its size, when the payload may run already.
+    script = 'tty; until [ "$(stty size)" = "24 80" ]; do sleep 0.01; done; stty size; exit 9'
+    written, end = run(args=["sh", "-c", script], tty=True).finish()
+    assert "/dev/pts/0\n24 80" in written.replace("\r", ""), end
     assert end["code"] == 9
 
 
