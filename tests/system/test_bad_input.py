@@ -258,4 +258,4 @@ def test_what_the_policy_forbids(untouched, words, says):
 
 def test_a_command_that_the_image_does_not_have(untouched):
     done = untouched.volt("run", "--rm", "--name", "web", IMAGE, "no-such-command")
-    refused(done, 12, "no-such-command: command not found in the container")
+    refused(done, 127, "no-such-command: command not found in the container")
