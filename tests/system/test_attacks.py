@@ -312,7 +312,17 @@ def _confinement(machine, pid: int) -> tuple[dict[str, str], str]:
     return {line.split(":")[0] if line[:3] == "Cap" else str(n): line for n, line in enumerate(lines)}, group
 
 
+@pytest.fixture
+def other_limits(host):
+    """Limits of the unit of exec that are not the payload's."""
+    drop_in = "/run/systemd/system/volt-exec@.service.d"
+    host.sh(f"mkdir {drop_in}; printf '[Service]\\nLimitNOFILE=777\\n' > {drop_in}/test.conf; systemctl daemon-reload")
+    yield
+    host.sh(f"rm -r {drop_in}; systemctl daemon-reload")
+
+
 @pytest.mark.parametrize("user", ["", "nobody"])
+@pytest.mark.usefixtures("other_limits")
 def test_exec_is_confined_as_the_payload(host, user):
     words = ["--user", user] if user else []
     host.volt("run", "-d", "--name", "web", "--pids", "100", *words, IMAGE, "sleep", "1000", check=True)
