@@ -316,9 +316,8 @@ def _confinement(machine, pid: int) -> tuple[dict[str, str], str]:
 def other_limits(host):
     """Limits of the unit of exec that are not the payload's."""
     drop_in = "/run/systemd/system/volt-exec@.service.d"
-    host.sh(
-        f"mkdir {drop_in}; printf '[Service]\\nLimitSTACK=1M:infinity\\n' > {drop_in}/test.conf; systemctl daemon-reload"
-    )
+    host.sh(f"mkdir {drop_in}; printf '[Service]\\nLimitSTACK=1M:infinity\\n' > {drop_in}/test.conf")
+    host.sh("systemctl daemon-reload")
     yield
     host.sh(f"rm -r {drop_in}; systemctl daemon-reload")
 
