@@ -113,6 +113,8 @@ def everything(machine) -> set[str]:
 
 def test_installing_twice_is_harmless_and_uninstalling_leaves_no_trace_but_data(bare):
     before = everything(bare)
+    failed = "systemctl --failed --plain --no-legend"
+    failed_before = bare.sh(failed)  # no machine can load modules in this flavour, and some try
     bare.sh(INSTALL, timeout=200)
     bare.sh("volt image import mine /root/image.tar", timeout=120)
     bare.sh("volt run -d --name web mine sleep 1000")
@@ -127,7 +129,7 @@ def test_installing_twice_is_harmless_and_uninstalling_leaves_no_trace_but_data(
     assert bare.volt("stop", "web").returncode == 0
     assert bare.volt("start", "web").returncode == 0
     assert bare.sh("cat /etc/volt/config.yaml") == "idle_seconds: 29\n"
-    assert bare.sh("systemctl --failed --plain --no-legend") == ""
+    assert bare.sh(failed) == failed_before
     assert {line for line in everything(bare) ^ first if "/__pycache__" not in line} == set()
 
     done = bare.sh("/opt/volt/scripts/install --uninstall", timeout=120)
