@@ -199,6 +199,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         copy(one.disk, one.base)
         yield one
     finally:
+        if record.find(name):  # what the console said, for whoever reads of a failure
+            print(*(one.directory / "log").read_text(errors="replace").splitlines()[-60:], sep="\n")
         down(name)
         for path in (one.base, one.trial):
             path.unlink(missing_ok=True)
