@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 
 from volt.walk import Found
 from volt_common.api import cas
-from volt_common.client.blocking import PacketClient, close_all
+from volt_common.client.blocking import PacketClient
 from volt_common.errors import Invalid
+from volt_common.packets import close_all
 from volt_common.wire import MAX_DESCRIPTORS, MAX_PACKET, Kind, encode
 
 IN_FLIGHT = 3

@@ -11,7 +11,7 @@ from volt.options import Argument, Asked, Option, Verb
 from volt.output import done
 from volt.settings import Settings
 from volt_common.api import cas
-from volt_common.client.blocking import close_all
+from volt_common.packets import close_all
 
 
 def run(asked: Asked, settings: Settings) -> int:

@@ -15,8 +15,9 @@ from volt.progress import Report
 from volt.settings import Settings
 from volt.walk import Walk
 from volt_common.api import cas
-from volt_common.client.blocking import OnProgress, close_all
+from volt_common.client.blocking import OnProgress
 from volt_common.errors import Invalid, NotFound
+from volt_common.packets import close_all
 
 DIRECTORY, TAR, OCI = "directory", "tar", "oci"
 

@@ -9,8 +9,9 @@ from volt.daemon import checked, client, packets
 from volt.image.names import config_ref, tree_ref
 from volt.settings import Settings
 from volt_common.api import cas
-from volt_common.client.blocking import Client, close_all
+from volt_common.client.blocking import Client
 from volt_common.errors import Invalid, NotFound
+from volt_common.packets import close_all
 
 MAX_CONFIG = 1 << 20
 

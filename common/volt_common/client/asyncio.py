@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
+from volt_common import packets
 from volt_common.api.base import Call, Stream
-from volt_common.client.blocking import close_all
 from volt_common.client.replies import RESTART_SECONDS, decode, decoders, error_of, unreachable
 from volt_common.errors import Malformed, Unknown, Unreachable
 from volt_common.wire import (
-    MAX_DESCRIPTORS,
     MAX_PACKET,
     Kind,
     decode_header,
@@ -195,8 +193,7 @@ class AsyncPacketClient:
             sock.setblocking(False)
             try:
                 await loop.sock_connect(sock, self._path)
-                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-                sock.sendmsg([join_packet(encode_header(Kind.CALL, id), encode(call))], rights)
+                packets.send(sock, join_packet(encode_header(Kind.CALL, id), encode(call)), fds or [])
             except OSError as error:
                 raise unreachable(self.daemon, error) from None
             while True:
@@ -205,7 +202,7 @@ class AsyncPacketClient:
                 kind = Kind(header.kind)
                 if kind is Kind.DONE:
                     return decode(result, body), got
-                close_all(got)
+                packets.close_all(got)
                 if kind is Kind.ERROR:
                     raise error_of(body)
                 if kind is Kind.ITEM and on_item is not None:
@@ -215,9 +212,7 @@ class AsyncPacketClient:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                packet, ancillary, _, _ = sock.recvmsg(
-                    2 * MAX_PACKET, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
-                )
+                packet, fds, _ = packets.receive(sock, 2 * MAX_PACKET)
                 break
             except BlockingIOError:
                 ready: asyncio.Future[None] = loop.create_future()
@@ -227,12 +222,8 @@ class AsyncPacketClient:
                 finally:
                     loop.remove_reader(sock.fileno())
             except ConnectionError:
-                packet, ancillary = b"", []
+                packet, fds = b"", []
                 break
         if not packet:
             raise Unknown(what=f"the connection to {self.daemon}")
-        fds = array.array("i")
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(data)
-        return packet, list(fds)
+        return packet, fds

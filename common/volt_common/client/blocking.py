@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
-import os
 import select
 import socket
 import time
@@ -14,11 +12,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from volt_common import packets
 from volt_common.api.base import Call, Stream
 from volt_common.client.replies import RESTART_SECONDS, decode, decoders, error_of, progress_of, unreachable
 from volt_common.errors import Malformed, TimedOut, Unknown, Unreachable
 from volt_common.wire import (
-    MAX_DESCRIPTORS,
     MAX_PACKET,
     Kind,
     Progress,
@@ -268,7 +266,7 @@ class PacketClient:
             packet, fds = self._receive()
             header, body = split_packet(packet)
             if header.id != id:
-                close_all(fds)
+                packets.close_all(fds)
                 continue
             kind = Kind(header.kind)
             if kind is Kind.PROGRESS:
@@ -282,7 +280,7 @@ class PacketClient:
             elif kind is Kind.DONE:
                 return kind, decode(result, body), fds
             else:
-                close_all(fds)
+                packets.close_all(fds)
                 raise error_of(body)
 
     def ready(self, seconds: float = 0.0) -> bool:
@@ -290,10 +288,9 @@ class PacketClient:
         return bool(select.select([self._socket], [], [], seconds)[0])
 
     def _send(self, packet: bytes, fds: list[int]) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         while True:
             try:
-                self._socket.sendmsg([packet], rights)
+                packets.send(self._socket, packet, fds)
                 return
             except OSError as error:
                 if error.errno == errno.ETOOMANYREFS:  # too many descriptors in flight, the daemon takes them
@@ -306,23 +303,11 @@ class PacketClient:
     def _receive(self) -> tuple[bytes, list[int]]:
         self._socket.settimeout(None if self._timeout is None else self._timeout + 1.0)
         try:
-            packet, ancillary, _, _ = self._socket.recvmsg(
-                MAX_PACKET * 2, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
-            )
+            packet, fds, _ = packets.receive(self._socket, 2 * MAX_PACKET)
         except TimeoutError:
             raise TimedOut(what=f"a call of {self.daemon}", seconds=str(self._timeout)) from None
         except ConnectionError:
-            packet, ancillary = b"", []
+            packet, fds = b"", []
         if not packet:
             raise Unknown(what=f"the connection to {self.daemon}", hint="it was restarted; look, then try again")
-        fds = array.array("i")
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(data)
-        return packet, list(fds)
-
-
-def close_all(fds: list[int]) -> None:
-    for fd in fds:
-        with contextlib.suppress(OSError):
-            os.close(fd)
+        return packet, fds

@@ -5,24 +5,22 @@ A connection carries one call at a time. Its end cancels the call.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
+from volt_common import packets
 from volt_common.daemon.peers import Connections, Peer, peer_of_socket
-from volt_common.daemon.serve import Dispatcher, Handler, PeerGone, close_all
+from volt_common.daemon.serve import Dispatcher, Handler, PeerGone
 from volt_common.errors import Malformed
 from volt_common.wire import MAX_DESCRIPTORS, MAX_PACKET, Kind, encode_header, split_packet
 
 log = logging.getLogger("volt")
-
-_ANCILLARY: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 
 
 class FdSocket:
@@ -97,7 +95,7 @@ class _Connection:
 
     def _read(self) -> None:
         try:
-            packet, fds, whole = self._receive()
+            packet, fds, whole = packets.receive(self._socket)
         except BlockingIOError:
             return
         except OSError:
@@ -112,29 +110,20 @@ class _Connection:
             _, body = split_packet(packet)
         except Malformed as error:
             log.info("connection of uid %d ended: %s", self.peer.uid, error)
-            close_all(fds)
+            packets.close_all(fds)
             self.close()
             return
         head = packet[: len(packet) - len(body)]
         self._server.dispatcher.arrive(self, self.peer, head, body, fds, self._server.decoder, self._server.handler)
 
-    def _receive(self) -> tuple[bytes, list[int], bool]:
-        packet, ancillary, flags, _ = self._socket.recvmsg(MAX_PACKET, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
-        fds = array.array("i")
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-        return packet, list(fds), not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
-
     async def send(self, kind: Kind, id: bytes, body: bytes, fds: list[int]) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         packet = encode_header(kind, id) + body
         async with self._sending:
             while True:
                 if self._closed:
                     raise PeerGone
                 try:
-                    self._socket.sendmsg([packet], rights)
+                    packets.send(self._socket, packet, fds)
                     return
                 except BlockingIOError:
                     await self._writable()

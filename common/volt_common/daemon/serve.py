@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ from volt_common.audit import Audit
 from volt_common.daemon.idlog import Answer, IdLog
 from volt_common.daemon.peers import Peer, Roles
 from volt_common.errors import Denied, Exhausted, Internal, Interrupted, Malformed, TimedOut, Unknown, VoltError
+from volt_common.packets import close_all
 from volt_common.wire import Header, Kind, Progress, decode_header, encode, problem_of
 
 MAX_PER_PEER = 256  # calls of one connection under way at once
@@ -95,12 +95,6 @@ class Request:
         self.fds, self.reply_fds = [], []
 
 
-def close_all(fds: list[int]) -> None:
-    for fd in fds:
-        with contextlib.suppress(OSError):
-            os.close(fd)
-
-
 def op_of(call: Call[Any]) -> str:
     return str(call.__struct_config__.tag)
 
@@ -120,7 +114,6 @@ class Dispatcher:
         self._per_peer: Counter[object] = Counter()
         self._replies: set[asyncio.Task[None]] = set()
         self.refusal: VoltError | None = None  # what every call is answered, while the configuration can't be used
-        self.closing = False
 
     @property
     def idle(self) -> bool:

@@ -27,8 +27,8 @@ from volt_common.api import cas
 from volt_common.api.base import Describe, Nothing
 from volt_common.config import Config
 from volt_common.daemon import Request, Sandbox, run
-from volt_common.daemon.serve import close_all
 from volt_common.errors import Malformed, NotFound, VoltError
+from volt_common.packets import close_all
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from volt_common.daemon.serve import close_all
+from volt_common.packets import close_all
 
 MAX_PACKET: Final = 1 << 20
 SEND_BUFFER: Final = 1 << 20

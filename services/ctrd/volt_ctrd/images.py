@@ -18,8 +18,8 @@ from msgspec import Meta
 from volt_common.api import cas, ctr
 from volt_common.api.base import RefName
 from volt_common.client.asyncio import AsyncClient, AsyncPacketClient
-from volt_common.client.blocking import close_all
 from volt_common.errors import Invalid, NotFound
+from volt_common.packets import close_all
 
 DEFAULT_TAG: Final = "latest"
 MAX_CONFIG: Final = 1 << 20
