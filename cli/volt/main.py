@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -10,6 +11,7 @@ from volt.options import GLOBAL, Asked, Verb, parse, parse_globals, usage
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
     from volt.settings import Settings
 
@@ -74,6 +76,15 @@ def main(words: Sequence[str] | None = None) -> int:
         from volt.failure import report
 
         return report(error, asked, settings)
+
+
+def run() -> NoReturn:
+    """The whole process of a command."""
+    code = main()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)  # taking Python apart takes as long as a call to a daemon
 
 
 def find(words: list[str], asked: Asked) -> Verb | None:

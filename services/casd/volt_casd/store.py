@@ -32,6 +32,7 @@ from volt_common.errors import Conflict, Corrupt, Invalid, NotFound
 from volt_common.failpoint import point
 
 _HEX: Final = re.compile(r"[0-9a-f]{64}\Z")
+_SIZES_KEPT: Final = 4096
 _TREES_KEPT: Final = 2  # decoded; a tree of 100,000 paths takes some 40 MiB
 
 
@@ -61,6 +62,7 @@ class Store:
         self._mark_lock = threading.Lock()
         self._decoded: OrderedDict[bytes, list[tree.Entry]] = OrderedDict()
         self._decoded_lock = threading.Lock()
+        self._sizes: dict[bytes, tuple[int, int]] = {}  # by tree: how many were in quarantine then, and its bytes
 
     def __enter__(self) -> Self:
         return self
@@ -128,9 +130,7 @@ class Store:
                 raise NotFound(kind="object", name=digest.hex())
         else:
             self._take_tree(digest)
-            entries = self.entries(digest)
-            self.require_whole(entries)
-            size = sum(entry.size for entry in entries if entry.is_file)
+            size = self._whole(digest)
         return self.refs.set(name, kind, digest.hex(), size, expect)
 
     def _take_tree(self, digest: bytes) -> None:
@@ -142,6 +142,21 @@ class Store:
         with self.batch() as batch:
             batch.put(self.trees, data)
             batch.commit()
+
+    def _whole(self, digest: bytes) -> int:
+        """The bytes in the files of a tree of which every object is here. Looked at once: an object goes to quarantine
+        or not at all. Raises NotFound, Corrupt."""
+        quarantined = self.trees.quarantined + self.objects.quarantined
+        known = self._sizes.get(digest)
+        if known is not None and known[0] == quarantined:
+            return known[1]
+        entries = self.entries(digest)
+        self.require_whole(entries)
+        size = sum(entry.size for entry in entries if entry.is_file)
+        if len(self._sizes) >= _SIZES_KEPT:
+            self._sizes.clear()
+        self._sizes[digest] = quarantined, size
+        return size
 
     def require_whole(self, entries: list[tree.Entry]) -> None:
         """Raises NotFound or Corrupt unless every object of a tree is here with its size."""
@@ -184,7 +199,7 @@ class Store:
     def view(self, digest: bytes, form: Form) -> ViewReady:
         """Make the EROFS image of a tree unless it is there. Raises NotFound, Invalid, Exhausted."""
         image = self.views.make(digest, form)
-        root = self.entries(digest)[0]
+        root = image.root
         return ViewReady(digest.hex(), form, image.size, image.sha256, root.mode, root.uid, root.gid, root.mtime_ns)
 
     def open(self, digest: bytes) -> int:

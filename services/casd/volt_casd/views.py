@@ -1,7 +1,7 @@
 """Views: EROFS images of trees under views/, made when asked for, kept as a cache, each made once.
 
 Beside `TREE.FORM` lies `TREE.FORM.json` with the image's size and SHA-256, which the launchers check on their
-copy. It is written after the image: an image without it is made again.
+copy, and what is asked of the tree's root. It is written after the image: an image without it is made again.
 """
 
 from __future__ import annotations
@@ -27,11 +27,21 @@ if TYPE_CHECKING:
     from volt_casd.store import Store
 
 
+class Root(msgspec.Struct, frozen=True):
+    """The tree's own directory, which an overlay takes from elsewhere."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+
+
 class Image(msgspec.Struct, frozen=True):
     """What is known of a view's image."""
 
     size: int
     sha256: str
+    root: Root
 
 
 _encode = msgspec.json.Encoder().encode
@@ -99,7 +109,8 @@ class Views:
                 write_image(fd, entries, form, self._store.objects.open)
                 point("view.before-sync")
                 os.fsync(fd)
-                image = Image(os.fstat(fd).st_size, _sha256(fd))
+                top = entries[0]
+                image = Image(os.fstat(fd).st_size, _sha256(fd), Root(top.mode, top.uid, top.gid, top.mtime_ns))
             finally:
                 os.close(fd)
             point("view.before-rename")

@@ -13,16 +13,16 @@ import pwd
 import signal
 import socket
 import stat
-from typing import NamedTuple
 
 from volt_ctr_launch import kernel
 from volt_ctr_launch.config import Bind, Config
 from volt_ctr_launch.errors import Refusal, denied, invalid
 from volt_ctr_launch.ids import user_namespace
 from volt_ctr_launch.policy import Policy, check_bind
+from volt_ctr_launch.record import Record
 
 
-class Staged(NamedTuple):
+class Staged(Record):
     """A bind that is mounted at a path of root's, for nspawn to bind from."""
 
     path: str

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import posixpath
-import re
 import signal
 import stat
-from typing import NamedTuple
 
-from volt_ctr_launch import files
+from volt_ctr_launch import checks, files
 from volt_ctr_launch.errors import Refusal, invalid
-from volt_ctr_launch.fields import TEXT, Fields
+from volt_ctr_launch.fields import Fields
+from volt_ctr_launch.record import Record
 
-_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_ID = re.compile(r"[0-9a-f]{32}\Z")
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
-_ABSOLUTE = re.compile(r"/[^\0]*\Z")
-_USER = re.compile(r"(([A-Za-z_][A-Za-z0-9_.-]*|[0-9]{1,5})(:([A-Za-z_][A-Za-z0-9_.-]*|[0-9]{1,5}))?)?\Z")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")  # what systemd-nspawn takes
-_CAPABILITY = re.compile(r"CAP_[A-Z_]{1,32}\Z")
-_SIGNAL = re.compile(r"([0-9]{1,2}|(SIG)?[A-Z0-9]{1,12}([+-][0-9]{1,2})?)?\Z")
 _ARGUMENT = 131071  # MAX_ARG_STRLEN with the terminating NUL
 MAX_ID = 65535  # ids in an image must lie in the container's range
 
 
-class View(NamedTuple):
+class View(Record):
     """Which EROFS image the root is."""
 
     form: str
@@ -32,7 +23,7 @@ class View(NamedTuple):
     size: int
 
 
-class Root(NamedTuple):
+class Root(Record):
     """Metadata of the image's root directory."""
 
     mode: int
@@ -41,13 +32,13 @@ class Root(NamedTuple):
     mtime_ns: int
 
 
-class Bind(NamedTuple):
+class Bind(Record):
     source: str
     target: str
     read_only: bool
 
 
-class Resources(NamedTuple):
+class Resources(Record):
     """None: not asked for."""
 
     memory_max: int | None = None
@@ -57,7 +48,7 @@ class Resources(NamedTuple):
     pids_max: int | None = None
 
 
-class Config(NamedTuple):
+class Config(Record):
     """A checked config.json."""
 
     name: str
@@ -84,6 +75,7 @@ class Config(NamedTuple):
     resources: Resources
     stop_signal: int
     stop_seconds: int
+    remove: bool
 
     @property
     def boots(self) -> bool:
@@ -104,33 +96,33 @@ def parse(value: object, name: str) -> Config:
     if fields.text("name") != name:
         raise invalid("config.json is of another container")
     fields.text("created_at", limit=64)
-    fields.flag("remove")
-    fields.mapping("labels", TEXT, 64, 4096)
+    fields.mapping("labels", checks.plain, 64, 4096)
     config = Config(
         name=name,
-        id=fields.text("id", _ID),
+        id=fields.text("id", checks.container_id),
         uid=fields.number("uid", 0, 0xFFFFFFFE),
         image=fields.text("image", limit=512),
-        tree=fields.text("tree", _DIGEST),
+        tree=fields.text("tree", checks.digest),
         view=_view(fields.table("view")),
         root=_root(fields.table("root")),
         mode=fields.one_of("mode", "container", "hybrid-native"),
         args=fields.texts("args", count=4096, limit=_ARGUMENT),
-        env=fields.mapping("env", _VARIABLE, 1024, _ARGUMENT),
-        user=fields.text("user", _USER, 128),
-        workdir=fields.text("workdir", _ABSOLUTE, 4095),
-        hostname=fields.text("hostname", _LABEL),
+        env=fields.mapping("env", checks.identifier, 1024, _ARGUMENT),
+        user=fields.text("user", checks.user, 128),
+        workdir=fields.text("workdir", checks.absolute, 4095),
+        hostname=fields.text("hostname", checks.name),
         tty=fields.flag("tty"),
         streams=fields.one_of("streams", "journal", "handover"),
         read_only=fields.flag("read_only"),
         layer=fields.one_of("layer", "overlay", "tmpfs", "none"),
         network=fields.one_of("network", "none", "host"),
         binds=[_bind(Fields(bind, "config.json: binds")) for bind in fields.list("binds", 64)],
-        tmpfs=[_path(path, "tmpfs") for path in fields.texts("tmpfs", _ABSOLUTE, 64, 4095)],
-        capabilities=fields.texts("capabilities", _CAPABILITY, 64),
+        tmpfs=[_path(path, "tmpfs") for path in fields.texts("tmpfs", checks.absolute, 64, 4095)],
+        capabilities=fields.texts("capabilities", checks.capability, 64),
         resources=resources(fields.table("resources")),
-        stop_signal=signal_number(fields.text("stop_signal", _SIGNAL) or "SIGTERM"),
+        stop_signal=signal_number(fields.text("stop_signal", checks.signal) or "SIGTERM"),
         stop_seconds=fields.number("stop_seconds", 0, 3600),
+        remove=fields.flag("remove"),
     )
     fields.done()
     _check_whole(config)
@@ -139,7 +131,9 @@ def parse(value: object, name: str) -> Config:
 
 def _view(fields: Fields) -> View:
     view = View(
-        fields.one_of("form", "redirect", "full"), fields.text("sha256", _DIGEST), fields.number("size", 4096, 1 << 46)
+        fields.one_of("form", "redirect", "full"),
+        fields.text("sha256", checks.digest),
+        fields.number("size", 4096, 1 << 46),
     )
     fields.done()
     return view
@@ -154,8 +148,10 @@ def _root(fields: Fields) -> Root:
 
 
 def _bind(fields: Fields) -> Bind:
-    source = _path(fields.text("source", _ABSOLUTE, 4095), "a bind's source")
-    bind = Bind(source, _path(fields.text("target", _ABSOLUTE, 4095), "a bind's target"), fields.flag("read_only"))
+    source = _path(fields.text("source", checks.absolute, 4095), "a bind's source")
+    bind = Bind(
+        source, _path(fields.text("target", checks.absolute, 4095), "a bind's target"), fields.flag("read_only")
+    )
     fields.done()
     return bind
 

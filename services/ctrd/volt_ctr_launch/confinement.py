@@ -6,14 +6,13 @@ once, between nspawn's set-up and the payload's first instruction, and kept in a
 
 from __future__ import annotations
 
-import base64
 import errno
 import os
 import resource
-from typing import NamedTuple
 
 from volt_ctr_launch import files, kernel, trace
 from volt_ctr_launch.errors import Refusal
+from volt_ctr_launch.record import Record
 
 _LIMITS = tuple(sorted(number for name, number in vars(resource).items() if name.startswith("RLIMIT_")))
 _NAMES = (
@@ -25,7 +24,7 @@ _NAMES = (
 """By number, without CAP_ (linux/capability.h)."""
 
 
-class Confinement(NamedTuple):
+class Confinement(Record):
     """Of a payload's first process. `born` tells its pid from a later process with the same number."""
 
     leader: int
@@ -45,9 +44,7 @@ class Confinement(NamedTuple):
 def capture(leader: int, id_base: int, cgroup: str, env: dict[str, str], workdir: str) -> Confinement:
     """Read everything of a process that `trace` holds, and keep what the payload was given."""
     state = status(leader)
-    filters = trace.filters(leader)
-    if len(filters) != int(state["Seccomp_filters"]):
-        raise OSError(errno.EIO, "not every seccomp filter can be read")
+    filters = filters_of(leader)
     return Confinement(
         leader,
         born(leader),
@@ -64,7 +61,16 @@ def capture(leader: int, id_base: int, cgroup: str, env: dict[str, str], workdir
     )
 
 
-def status(pid: int) -> dict[str, str]:
+def filters_of(pid: int) -> list[bytes]:
+    """The seccomp filters of a process that `trace` holds, oldest first, without those that this process is under
+    too, which every launcher's children inherit. Raises OSError."""
+    found = trace.filters(pid)
+    if len(found) != int(status(pid)["Seccomp_filters"]):
+        raise OSError(errno.EIO, "not every seccomp filter can be read")
+    return found[int(status("self")["Seccomp_filters"]) :]
+
+
+def status(pid: int | str) -> dict[str, str]:
     """proc(5), /proc/PID/status."""
     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
         return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
@@ -78,7 +84,7 @@ def born(pid: int) -> int:
 
 def save(path: str, found: Confinement) -> None:
     """Keep it where only root reads."""
-    value = found._asdict() | {"filters": [base64.b64encode(code).decode() for code in found.filters]}
+    value = found.asdict() | {"filters": [code.hex() for code in found.filters]}
     files.write_json(path, value, 0o600, durable=False)
 
 
@@ -101,7 +107,7 @@ def load(path: str) -> Confinement:
             numbers["effective"],
             bool(value["no_new_privs"]),
             {int(number): (soft, hard) for number, (soft, hard) in limits.items()},
-            [base64.b64decode(code) for code in filters],
+            [bytes.fromhex(code) for code in filters],
             {str(key): str(text) for key, text in env.items()},
             str(value["workdir"]),
         )

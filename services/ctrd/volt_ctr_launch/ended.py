@@ -12,17 +12,21 @@ from volt_ctr_launch.paths import Layout
 
 def run(layout: Layout, name: str, result: dict[str, str]) -> None:
     """`result` holds SERVICE_RESULT, EXIT_CODE and EXIT_STATUS of systemd.exec(5)."""
-    if not os.path.isdir(layout.root(name)):
-        return  # a start of what is no container
-    box = f"{cgroup.of_unit()}/box"
-    before = state.load(layout, name)
-    end = before.get("exit")
-    if before.get("ended_at") or not isinstance(end, dict) or end.get("reason") != "start-failure":
+    if os.path.isdir(layout.launch(name)):  # else nothing began, or the attendant has brought it to its end
+        finish(layout, name, result, f"{cgroup.of_unit()}/box")
+
+
+def finish(layout: Layout, name: str, result: dict[str, str], box: str, *, durable: bool = True) -> dict[str, object]:
+    """Write down how a run ended, unless its start or its attendant has, and clean up after it; returns its state.
+    `box` is the cgroup with its limits."""
+    after = state.load(layout, name)
+    if not (after.get("ended_at") and state.is_present(layout, name)):
         running = files.read_own(f"{layout.launch(name)}/running.json")
-        end = describe(result, before, running, _killed(layout, name), cgroup.oom_kills(box))
+        end = describe(result, after, running, _killed(layout, name), cgroup.oom_kills(box))
+        after = state.finished(layout, name, end, durable=durable)
     cgroup.kill(box)
     clean(layout, name)
-    state.finished(layout, name, end)
+    return after
 
 
 def describe(
@@ -64,10 +68,5 @@ def _killed(layout: Layout, name: str) -> int:
 
 def clean(layout: Layout, name: str) -> None:
     """Remove the run-time directory, and what nspawn leaves when it is killed. Mounts went with their namespace."""
-    for parent, child in ((layout.run, name), ("/run/systemd/nspawn/propagate", name)):
-        with contextlib.suppress(FileNotFoundError):
-            descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                files.remove_tree(descriptor, child)
-            finally:
-                os.close(descriptor)
+    files.remove_below(layout.run, name)
+    files.clear_propagated(name)

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import signal
 import socket
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
 
-from volt_ctr_launch import cgroup, confinement, console, inside, streams
+from volt_ctr_launch import cgroup, checks, confinement, console, inside, streams
 from volt_ctr_launch.confinement import Confinement
 from volt_ctr_launch.errors import Refusal, invalid
 from volt_ctr_launch.fields import Fields
@@ -25,15 +23,13 @@ from volt_ctr_launch.handover import Handover, check_packet_socket, check_stream
 from volt_ctr_launch.inside import Request
 from volt_ctr_launch.kernel import CLONE_NEWPID, setns
 from volt_ctr_launch.paths import Layout
+from volt_ctr_launch.record import Record
 
-_USER = re.compile(r"(([A-Za-z_][A-Za-z0-9_.-]*|[0-9]{1,5})(:([A-Za-z_][A-Za-z0-9_.-]*|[0-9]{1,5}))?)?\Z")
-_DIRECTORY = re.compile(r"(/[^\0]*)?\Z")
-_VARIABLE = re.compile(r"[^=\0]+\Z")
 _ARGUMENT = 131071
 _DRAIN_MS = 2000
 
 
-class _Plumbing(NamedTuple):
+class _Plumbing(Record):
     """What the child gets as 0, 1, 2 (none with a terminal), and the processes that copy the rest of the way."""
 
     standard: list[int]
@@ -61,9 +57,9 @@ def parse(answer: dict[str, object]) -> Request:
     fields = Fields(answer, "the request")
     request = Request(
         fields.texts("args", count=4096, limit=_ARGUMENT),
-        fields.mapping("env", _VARIABLE, 1024, _ARGUMENT),
-        fields.text("user", _USER, 128),
-        fields.text("workdir", _DIRECTORY, 4095),
+        fields.mapping("env", checks.variable, 1024, _ARGUMENT),
+        fields.text("user", checks.user, 128),
+        fields.text("workdir", checks.absolute_or_empty, 4095),
         fields.flag("tty"),
     )
     fields.done()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
+from volt_ctr_launch import checks
 from volt_ctr_launch.errors import invalid
 
-TEXT = re.compile(r"[^\0]*\Z")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from volt_ctr_launch.checks import Check
 
 
 class Fields:
@@ -37,12 +38,12 @@ class Fields:
         """A table in the table."""
         return Fields(self.take(key), f"{self._what}.{key}")
 
-    def text(self, key: str, pattern: re.Pattern[str] = TEXT, limit: int = 4096) -> str:
-        """A string that matches."""
-        return self._text(self.take(key), key, pattern, limit)
+    def text(self, key: str, check: Check = checks.plain, limit: int = 4096) -> str:
+        """A string that passes a check."""
+        return self._text(self.take(key), key, check, limit)
 
-    def _text(self, value: object, key: str, pattern: re.Pattern[str], limit: int) -> str:
-        if not isinstance(value, str) or len(value) > limit or not pattern.match(value):
+    def _text(self, value: object, key: str, check: Check, limit: int) -> str:
+        if not isinstance(value, str) or len(value) > limit or not check(value):
             raise invalid(f"{self._what}: {key} may not be {str(value)[:80]!r}")
         try:
             value.encode()
@@ -78,9 +79,9 @@ class Fields:
             raise invalid(f"{self._what}: {key} is neither true nor false")
         return value
 
-    def texts(self, key: str, pattern: re.Pattern[str] = TEXT, count: int = 64, limit: int = 4096) -> list[str]:
+    def texts(self, key: str, check: Check = checks.plain, count: int = 64, limit: int = 4096) -> list[str]:
         """A list of strings."""
-        return [self._text(value, key, pattern, limit) for value in self.list(key, count)]
+        return [self._text(value, key, check, limit) for value in self.list(key, count)]
 
     def list(self, key: str, count: int) -> list[object]:
         """A list of at most `count` values."""
@@ -89,12 +90,12 @@ class Fields:
             raise invalid(f"{self._what}: {key} is not a list of at most {count}")
         return values
 
-    def mapping(self, key: str, names: re.Pattern[str], count: int, limit: int) -> dict[str, str]:
+    def mapping(self, key: str, names: Check, count: int, limit: int) -> dict[str, str]:
         """Strings by name."""
         values = self.take(key)
         if not isinstance(values, dict) or len(values) > count:
             raise invalid(f"{self._what}: {key} is not a table of at most {count}")
         return {
-            self._text(name, key, names, limit): self._text(value, f"{key}.{str(name)[:40]}", TEXT, limit)
+            self._text(name, key, names, limit): self._text(value, f"{key}.{str(name)[:40]}", checks.plain, limit)
             for name, value in values.items()
         }

@@ -146,6 +146,21 @@ def make_directory(path: str, mode: int) -> None:
         os.close(descriptor)
 
 
+def remove_below(directory: str, name: str) -> None:
+    """As `remove_tree`, of a child of a directory of root's, which may be missing."""
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_tree(descriptor, name)
+        finally:
+            os.close(descriptor)
+
+
+def clear_propagated(machine: str) -> None:
+    """Remove what nspawn leaves of a machine when it is killed."""
+    remove_below("/run/systemd/nspawn/propagate", machine)
+
+
 def remove_tree(parent: int, name: str) -> None:
     """Remove `name` below an open directory, whatever a container planted in it: no link is followed, no mount
     entered, no depth overflows (the walk keeps its own stack, two descriptors at a time)."""

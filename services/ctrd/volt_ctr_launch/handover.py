@@ -43,6 +43,13 @@ class Handover:
             self.socket.settimeout(5)
             self.socket.send(json.dumps(values).encode())
 
+    def answer_within(self, seconds: float) -> object:
+        """What volt-ctrd says to a report; None if nothing that makes sense."""
+        with contextlib.suppress(OSError, Refusal):
+            self.socket.settimeout(seconds)
+            return parse_json(self.socket.recv(_MAX_PACKET), "an answer")
+        return None
+
 
 def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     data, rights, flags, _ = sock.recvmsg(_MAX_PACKET, socket.CMSG_SPACE(4 * 253), socket.MSG_CMSG_CLOEXEC)

@@ -9,10 +9,10 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
 
 from volt_ctr_launch.errors import Refusal
 from volt_ctr_launch.files import read_up_to
+from volt_ctr_launch.record import Record
 
 _MAX_ACCOUNTS = 1 << 20
 _MAX_ID = 65535
@@ -21,7 +21,7 @@ Open = Callable[[str, int], int]
 """Opens an absolute path of the container's, with flags; raises OSError."""
 
 
-class User(NamedTuple):
+class User(Record):
     """Ids as they are inside the container."""
 
     uid: int

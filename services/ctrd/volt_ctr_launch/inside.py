@@ -16,11 +16,11 @@ import socket
 import stat
 import sys
 import termios
-from typing import NamedTuple
 
 from volt_ctr_launch import cgroup, confinement, image, kernel, streams
 from volt_ctr_launch.confinement import Confinement
 from volt_ctr_launch.errors import Refusal
+from volt_ctr_launch.record import Record
 
 _TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
 _NAMESPACES = (
@@ -28,7 +28,7 @@ _NAMESPACES = (
 )
 
 
-class Request(NamedTuple):
+class Request(Record):
     """A checked exec."""
 
     args: list[str]

@@ -11,11 +11,11 @@ import select
 import signal
 import socket
 from collections.abc import Callable
-from typing import NamedTuple
 
 from volt_ctr_launch import confinement, files, state, trace
 from volt_ctr_launch.config import Config
 from volt_ctr_launch.paths import Layout
+from volt_ctr_launch.record import Record
 
 _LARGEST = 65536
 
@@ -45,7 +45,7 @@ def _queue_length(messages: int) -> None:
         file.write(str(messages))
 
 
-class Start(NamedTuple):
+class Start(Record):
     """What a relay knows of the start that it serves. `about` is what running.json says besides."""
 
     layout: Layout
@@ -139,7 +139,7 @@ def _look(start: Start, leader: int, running: dict[str, object]) -> None:
 
 def _ready(start: Start) -> None:
     state.became_ready(start.layout, start.config.name)
-    _tell(os.environ.get("NOTIFY_SOCKET", ""), f"READY=1\nMAINPID={start.nspawn}\nSTATUS=Running")
+    _tell(os.environ.get("NOTIFY_SOCKET", ""), "READY=1\nSTATUS=Running")
 
 
 def mounts(pid: int) -> list[str]:

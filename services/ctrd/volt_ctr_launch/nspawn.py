@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-from typing import NamedTuple
 
 from volt_ctr_launch.binds import Staged
 from volt_ctr_launch.config import Config
@@ -12,6 +10,7 @@ from volt_ctr_launch.errors import Refusal
 from volt_ctr_launch.ids import COUNT
 from volt_ctr_launch.image import User
 from volt_ctr_launch.paths import Layout
+from volt_ctr_launch.record import Record
 
 # What nspawn keeps by itself, and what of it a payload without a systemd of its own has a use for.
 _DEFAULT = (
@@ -22,9 +21,18 @@ _DEFAULT = (
 _USUAL = "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP"
 DROPPED = tuple(f"CAP_{name}" for name in _DEFAULT.split() if name not in (*_USUAL.split(), "SETUID", "SYS_CHROOT"))
 INSIDE = "/run/.volt"
+# The tints and titles that newer ones give a terminal would end up in the output.
+ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+    "SYSTEMD_LOG_LEVEL": "warning",
+    "SYSTEMD_TINT_BACKGROUND": "0",
+    "SYSTEMD_ADJUST_TERMINAL_TITLE": "0",
+}
 
 
-class Command(NamedTuple):
+class Command(Record):
     """argv, and the same with the values of variables left out, for people to read."""
 
     argv: list[str]
@@ -54,10 +62,9 @@ def command(layout: Layout, config: Config, base: int, user: User, binds: list[S
     ]
     if config.read_only:
         fixed.append("--read-only")
-    fixed += [f"--capability={capability}" for capability in config.capabilities]
+    fixed += capabilities(config)
     if not config.boots:
-        dropped = [capability for capability in DROPPED if capability not in config.capabilities]
-        fixed += [f"--drop-capability={','.join(dropped)}", f"--chdir={config.workdir}"]
+        fixed.append(f"--chdir={config.workdir}")
         fixed.append(f"--bind-ro={layout.init}:{INSIDE}/init")
     fixed += [
         f"--{'bind-ro' if bind.read_only else 'bind'}={_escaped(bind.path)}:{_escaped(bind.target)}:norbind"
@@ -74,6 +81,15 @@ def command(layout: Layout, config: Config, base: int, user: User, binds: list[S
     )
 
 
+def capabilities(config: Config) -> list[str]:
+    """The options on which a payload's capabilities and system-call filters depend."""
+    options = [f"--capability={capability}" for capability in config.capabilities]
+    if not config.boots:
+        dropped = [capability for capability in DROPPED if capability not in config.capabilities]
+        options.append(f"--drop-capability={','.join(dropped)}")
+    return options
+
+
 def _kill_signal(config: Config) -> str:
     """nspawn takes names; 34 to 64 are SIGRTMIN+n to it. 32 and 33 are the C library's."""
     number = config.stop_signal
@@ -85,22 +101,20 @@ def _escaped(path: str) -> str:
     return path.replace("\\", "\\\\").replace(":", "\\:")
 
 
-_LIBRARY = re.compile(r"(?:(\S+) => )?(/\S+) \(0x")
-
-
 def switch_user(user: User) -> tuple[list[str], list[tuple[str, str]]]:
     """What runs a command as a user of the container, and the host files that it needs inside: the host's setpriv
     with its own libraries, since nspawn's --user= asks the image's getent, which many images lack, and knows no
     groups. Nothing for root."""
     if user.uid == 0 and user.gid == 0 and user.groups == [0]:
         return [], []
-    import subprocess  # only here, and slow to load
+    import re  # only here, and slow to load
+    import subprocess
 
     setpriv = "/usr/bin/setpriv"
     if not os.path.exists(setpriv):
         raise Refusal("MISSING_DEPENDENCY", "setpriv is missing on this host (package util-linux)")
     listing = subprocess.run(["/usr/bin/ldd", setpriv], check=True, capture_output=True, text=True).stdout
-    found = [(match[1] or "loader", match[2]) for match in _LIBRARY.finditer(listing)]
+    found = [(match[1] or "loader", match[2]) for match in re.finditer(r"(?:(\S+) => )?(/\S+) \(0x", listing)]
     files = [(path, f"{INSIDE}/{name}") for name, path in found] + [(setpriv, f"{INSIDE}/setpriv")]
     groups = ",".join(map(str, user.groups))
     run = [f"{INSIDE}/loader", "--library-path", INSIDE, f"{INSIDE}/setpriv"]

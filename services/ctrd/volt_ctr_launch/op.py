@@ -52,7 +52,7 @@ def _do(layout: Layout, name: str, request: Fields) -> None:
         if operation == "signal":
             stop.deliver(layout, found, name, leader, number)
         elif operation == "limits":
-            rules = policy.load(layout.policy)
+            rules = policy.load(layout.policy, layout.policy_cache)
             policy.check_limits(asked, rules)
             cgroup.apply(found.cgroup, policy.bounded(asked, rules))
         else:
@@ -61,13 +61,13 @@ def _do(layout: Layout, name: str, request: Fields) -> None:
         os.close(leader)
 
 
-def delete(layout: Layout, name: str) -> None:
+def delete(layout: Layout, name: str, *, over: bool = False) -> None:
     """Remove all that root keeps of a container; its range of ids is free then. Raises Refusal (CONFLICT) while it
-    runs. Cut off at any point, it can be asked for again."""
+    runs; `over` says that its run is over, though the unit is not. Cut off at any point, it can be done again."""
     with files.locked(layout.lock_of(name)):
-        if _runs(layout, name):
+        if not over and _runs(layout, name):
             raise Refusal("CONFLICT", f"the container {name} is running")
-        _remove(layout.run, name)
+        files.remove_below(layout.run, name)
         # The range is given to another container only when nothing owned by it is left: idmap goes last.
         with contextlib.suppress(FileNotFoundError):
             holder = os.open(layout.root(name), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -76,7 +76,7 @@ def delete(layout: Layout, name: str) -> None:
                     files.remove_tree(holder, child)
             finally:
                 os.close(holder)
-            _remove(layout.roots, name)
+            files.remove_below(layout.roots, name)
         views.drop_unused(layout)
         os.unlink(layout.lock_of(name))
 
@@ -90,15 +90,6 @@ def _runs(layout: Layout, name: str) -> bool:
     except Refusal:
         return False
     return True
-
-
-def _remove(parent: str, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            files.remove_tree(descriptor, name)
-        finally:
-            os.close(descriptor)
 
 
 def _answer(path: str, value: dict[str, object]) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from typing import NamedTuple
-
+from volt_ctr_launch import checks
 from volt_ctr_launch.errors import invalid
-
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
-INSTANCE = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)-([0-9a-f]{16})\Z")
+from volt_ctr_launch.record import Record
 
 
-class Layout(NamedTuple):
+class Layout(Record):
     """The directories that launchers touch. All but `containers` and `cas` are root's alone."""
 
     containers: str = "/var/lib/volt/containers"
@@ -36,6 +32,11 @@ class Layout(NamedTuple):
         return f"{self.run}/.{name}.lock"
 
     @property
+    def policy_cache(self) -> str:
+        """What `policy` holds, read once."""
+        return f"{self.run}/.policy.json"
+
+    @property
     def lock(self) -> str:
         """Held while ids or views are given or freed."""
         return f"{self.roots}/.ids.lock"
@@ -48,14 +49,14 @@ class Layout(NamedTuple):
 
 def name_of(argument: str) -> str:
     """A container's name, as systemd's %i gives it."""
-    if not NAME.match(argument) or argument == "op":  # its run-time directory holds the answers of operations
+    if not checks.name(argument) or argument == "op":  # its run-time directory holds the answers of operations
         raise invalid(f"not a container's name: {argument[:80]!r}")
     return argument
 
 
 def instance_of(argument: str) -> tuple[str, str]:
     """NAME-ID of an operation or an exec; the name may itself hold hyphens."""
-    match = INSTANCE.match(argument)
-    if not match or match[1] == "op":
+    name, _, id = argument.rpartition("-")
+    if not checks.name(name) or not checks.short_id(id) or name == "op":
         raise invalid(f"not NAME-ID: {argument[:80]!r}")
-    return match[1], match[2]
+    return name, id

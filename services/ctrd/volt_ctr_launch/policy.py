@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 import stat
-import tomllib
-from typing import NamedTuple
 
+from volt_ctr_launch import checks, files
 from volt_ctr_launch.config import Config, Resources
 from volt_ctr_launch.errors import Refusal, denied
 from volt_ctr_launch.fields import Fields
+from volt_ctr_launch.record import Record
 
-_ABSOLUTE = re.compile(r"/[^\0]*\Z")
-_CAPABILITY = re.compile(r"CAP_[A-Z_]{1,32}\Z")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO
+
+    from volt_ctr_launch.checks import Check
+
 _HINT = "/etc/volt/policy.toml"
 
 
-class Policy(NamedTuple):
+class Policy(Record):
     """The file, with the defaults of its absent keys."""
 
     networks: tuple[str, ...] = ("none",)
@@ -31,8 +35,9 @@ class Policy(NamedTuple):
     pids_max: int = 16384
 
 
-def load(path: str) -> Policy:
-    """Read a file that must be root's; none at all means the defaults. Raises Refusal."""
+def load(path: str, cache: str = "") -> Policy:
+    """Read a file that must be root's; none at all means the defaults. `cache` is a file of root's in which what was
+    read stays, till the file is another: reading TOML takes a launcher longer than most of a start. Raises Refusal."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -41,11 +46,24 @@ def load(path: str) -> Policy:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise Refusal("INVALID", f"{path} must be a file that only root can write")
-        try:
-            table: dict[str, object] = tomllib.load(file)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise Refusal("INVALID", f"{path}: {error}") from None
+        version = [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+        known = files.read_own(cache) if cache else {}
+        table = known.get("table") if known.get("version") == version else None
+        if not isinstance(table, dict):
+            table = _table(file, path)
+            if cache:
+                with contextlib.suppress(TypeError):  # a date, which `parse` refuses
+                    files.write_json(cache, {"version": version, "table": table}, 0o600, durable=False)
     return parse(table, path)
+
+
+def _table(file: IO[bytes], path: str) -> dict[str, object]:
+    import tomllib
+
+    try:
+        return tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Refusal("INVALID", f"{path}: {error}") from None
 
 
 def parse(table: object, what: str) -> Policy:
@@ -57,15 +75,15 @@ def parse(table: object, what: str) -> Policy:
         for key in ("host", "binds", "capabilities", "ids", "limits")
     )
 
-    def texts(fields: Fields, key: str, pattern: re.Pattern[str], otherwise: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(fields.texts(key, pattern, 1024)) if fields.has(key) else otherwise
+    def texts(fields: Fields, key: str, check: Check, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(fields.texts(key, check, 1024)) if fields.has(key) else otherwise
 
     policy = Policy(
-        networks=texts(host, "networks", re.compile(r"(none|host)\Z"), default.networks),
-        bind_allow=texts(binds, "allow", _ABSOLUTE, default.bind_allow),
-        bind_deny=texts(binds, "deny", _ABSOLUTE, default.bind_deny),
+        networks=texts(host, "networks", checks.network, default.networks),
+        bind_allow=texts(binds, "allow", checks.absolute, default.bind_allow),
+        bind_deny=texts(binds, "deny", checks.absolute, default.bind_deny),
         root_binds=binds.flag("root_binds") if binds.has("root_binds") else default.root_binds,
-        capabilities=texts(capabilities, "allow", _CAPABILITY, default.capabilities),
+        capabilities=texts(capabilities, "allow", checks.capability, default.capabilities),
         id_base=ids.number("base", 65536, 0x7FFF0000) if ids.has("base") else default.id_base,
         id_ranges=ids.number("ranges", 1, 32767) if ids.has("ranges") else default.id_ranges,
         memory_max=limits.number("memory_max", 0, 1 << 50) if limits.has("memory_max") else default.memory_max,
@@ -106,7 +124,7 @@ def check_bind(path: str, policy: Policy) -> None:
 
 def bounded(asked: Resources, policy: Policy) -> Resources:
     """The limits in force: what was asked, and the policy's for what was not."""
-    return asked._replace(
+    return asked.replace(
         memory_max=asked.memory_max or policy.memory_max or None, pids_max=asked.pids_max or policy.pids_max
     )
 

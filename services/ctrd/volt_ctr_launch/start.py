@@ -9,10 +9,12 @@ import struct
 import sys
 
 from volt_ctr_launch import (
+    attendant,
     binds,
     cgroup,
     config,
     files,
+    filters,
     ids,
     image,
     notify,
@@ -34,7 +36,7 @@ def run(layout: Layout, name: str) -> None:
     """Become systemd-nspawn. What fails before is recorded in state.json, and raised."""
     found: Config | None = None
     try:
-        rules = policy.load(layout.policy)
+        rules = policy.load(layout.policy, layout.policy_cache)
         owner = os.stat(layout.containers).st_uid
         found = config.load(layout.containers, name, owner)
         policy.check(found, rules)
@@ -62,10 +64,15 @@ def launch(layout: Layout, found: Config, rules: policy.Policy, owner: int) -> N
     view = views.fetch(layout, name, found.tree, found.view)
 
     unit = cgroup.of_unit()
+    programs = filters.get(layout, nspawn.capabilities(found), f"{unit}/rehearsal")
     limits = policy.bounded(found.resources, rules)
+    # Before the mount namespace, which what copies the streams would keep alive.
+    watched = found.streams == "handover"
+    if watched:
+        standard = attendant.attend(layout, found, unit, owner)
     cgroup.prepare(unit, limits)
-    # Before the mount namespace: the copiers would keep it alive.
-    standard = streams.prepare(layout, found, unit, owner)
+    if not watched:
+        standard = streams.prepare(layout, found, unit, owner)
 
     namespace = ids.user_namespace(root.identity(base), root.identity(base))
     root.private_namespaces(found.network)
@@ -97,20 +104,13 @@ def launch(layout: Layout, found: Config, rules: policy.Policy, owner: int) -> N
     sys.stdout.flush()
     streams.become_standard(standard)
     streams.close_others([0, 1, 2])
+    filters.install(programs)
     os.execve(command.argv[0], command.argv, _environment(f"{layout.launch(name)}/notify", found))
 
 
 def _environment(notify_socket: str, found: Config) -> dict[str, str]:
-    """nspawn's own. The tints and titles that newer ones give a terminal would end up in the output."""
-    own = {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "LANG": "C.UTF-8",
-        "NOTIFY_SOCKET": notify_socket,
-        "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
-        "SYSTEMD_LOG_LEVEL": "warning",
-        "SYSTEMD_TINT_BACKGROUND": "0",
-        "SYSTEMD_ADJUST_TERMINAL_TITLE": "0",
-    }
+    """nspawn's own. It makes no filters: `filters` has installed them."""
+    own = nspawn.ENVIRONMENT | {"NOTIFY_SOCKET": notify_socket, "SYSTEMD_SECCOMP": "0"}
     return own | ({"TERM": "dumb"} if found.tty else {})
 
 
@@ -156,4 +156,4 @@ def _sandbox(found: Config, base: int, limits: config.Resources) -> dict[str, st
     }
     if found.read_only:
         about["read-only root"] = "yes"
-    return about | {key: str(value) for key, value in limits._asdict().items() if value is not None}
+    return about | {key: str(value) for key, value in limits.asdict().items() if value is not None}

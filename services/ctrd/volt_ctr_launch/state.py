@@ -40,6 +40,16 @@ def began(layout: Layout, config: Config, base: int) -> None:
         "restarts": restarts,
     }
     files.write_json(f"{layout.root(config.name)}/state.json", state, durable=False)
+    files.write_bytes(_begun(layout, config.name), b"", durable=False)
+
+
+def is_present(layout: Layout, name: str) -> bool:
+    """Whether state.json is of the present run: a launcher that dies early leaves that of the run before."""
+    return os.path.exists(_begun(layout, name))
+
+
+def _begun(layout: Layout, name: str) -> str:
+    return f"{layout.launch(name)}/begun"
 
 
 def became_ready(layout: Layout, name: str) -> None:
@@ -49,18 +59,19 @@ def became_ready(layout: Layout, name: str) -> None:
 
 
 def failed(layout: Layout, name: str, code: str, message: str, exit_code: int, config: Config | None) -> None:
-    """It could not be started; `ended` adds the time. The reason also holds where the configuration is unreadable."""
+    """It could not be started. The reason also holds where the configuration is unreadable."""
     os.makedirs(layout.root(name), 0o711, exist_ok=True)
     files.make_directory(layout.root(name), 0o711)
     state: dict[str, object] = load(layout, name) or {"version": 1, "name": name, "started_at": now()}
     if config is not None:
         state |= {"id": config.id, "image": config.image, "tree": config.tree}
     end = {"code": exit_code, "signal": 0, "reason": "start-failure", "message": message, "error": code}
-    state |= {"ready_at": None, "ended_at": None, "exit": end}
+    state |= {"ready_at": None, "ended_at": now(), "exit": end}
     files.write_json(f"{layout.root(name)}/state.json", state, durable=False)
 
 
-def finished(layout: Layout, name: str, end: dict[str, object]) -> None:
-    """The run is over."""
-    state = load(layout, name)
-    files.write_json(f"{layout.root(name)}/state.json", {**state, "ended_at": now(), "exit": end})
+def finished(layout: Layout, name: str, end: dict[str, object], *, durable: bool = True) -> dict[str, object]:
+    """The run is over; returns what is written of it."""
+    state = {**load(layout, name), "ended_at": now(), "exit": end}
+    files.write_json(f"{layout.root(name)}/state.json", state, durable=durable)
+    return state

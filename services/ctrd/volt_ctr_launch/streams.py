@@ -14,19 +14,17 @@ import stat
 import struct
 import termios
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from volt_ctr_launch import cgroup, console
 from volt_ctr_launch.config import Config
-from volt_ctr_launch.errors import invalid
-from volt_ctr_launch.handover import Handover, check_packet_socket, check_stream
 from volt_ctr_launch.paths import Layout
+from volt_ctr_launch.record import Record
 
 _CHUNK = 65536
 _CAT = "/usr/bin/cat"
 
 
-class Streams(NamedTuple):
+class Streams(Record):
     """What the payload gets as 0, 1 and 2; `own` are those whose inode is to belong to it."""
 
     stdin: int
@@ -36,62 +34,45 @@ class Streams(NamedTuple):
 
 
 def prepare(layout: Layout, config: Config, unit: str, owner: int) -> Streams:
-    """Start the copying processes, in `relay` of the unit's cgroup. `owner` is volt-ctr, who may attach."""
-    given = Handover(layout.handover, "run", config.name, config.id) if config.streams == "handover" else None
-    descriptors = given.descriptors if given else []
-    if given:
-        given.socket.close()
-        if len(descriptors) != (1 if config.tty else 3):
-            raise invalid(f"{len(descriptors)} descriptors were handed over")
-    streams = _terminal(layout, config, unit, owner, descriptors) if config.tty else _pipes(unit, descriptors)
-    for descriptor in descriptors:
-        os.close(descriptor)
-    return streams
+    """The streams of a run that nobody watches: start what copies them to the journal, in `relay` of the unit's cgroup.
+    `owner` is volt-ctr, who may attach."""
+    return _terminal(layout, config, unit, owner) if config.tty else _pipes(unit)
 
 
-def _pipes(unit: str, given: list[int]) -> Streams:
-    for number, descriptor in enumerate(given):
-        check_stream(descriptor, writes=number > 0)
+def _pipes(unit: str) -> Streams:
     own = []
     for number in (1, 2):
         reader, writer = os.pipe()
         own.append(writer)
-        if given:
-            fork(unit, [reader, number, given[number]], copier(reader, [number, given[number]]))
-        else:
-            fork(unit, [reader, number], _cat(reader, number))
+        fork(unit, [reader, number], _cat(reader, number))
         os.close(reader)
-    if not given:
-        return Streams(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), own[0], own[1], tuple(own))
-    stdin, feeder = os.pipe()
-    fork(unit, [given[0], feeder], copier(given[0], [feeder]), patient=False)
-    os.close(feeder)
-    return Streams(stdin, own[0], own[1], (*own, stdin))
+    return Streams(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), own[0], own[1], tuple(own))
 
 
-def _terminal(layout: Layout, config: Config, unit: str, owner: int, given: list[int]) -> Streams:
+def _terminal(layout: Layout, config: Config, unit: str, owner: int) -> Streams:
     """A pseudo-terminal for nspawn, which makes the container's own; a broker has the other end."""
-    first = [check_packet_socket(os.dup(descriptor)) for descriptor in given]
     listener = console.listen(f"{layout.launch(config.name)}/console", owner)
-    main, slave = os.openpty()
-    os.set_inheritable(slave, False)
-    fcntl.ioctl(main, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    # Not nspawn's controlling terminal: the end of a session takes with it what nobody has read yet.
+    main, slave = open_terminal()
     nspawn = os.pidfd_open(os.getpid())
-    keep = [main, 1, listener.fileno(), nspawn, *(sock.fileno() for sock in first)]
-    fork(unit, keep, lambda: console.serve(main, 1, listener, first, user=nspawn))
+    fork(unit, [main, 1, listener.fileno(), nspawn], lambda: console.serve(main, 1, listener, [], user=nspawn))
     os.close(main)
     os.close(nspawn)
     listener.close()
-    for sock in first:
-        sock.close()
     return Streams(slave, slave, slave, ())
 
 
-def fork(unit: str, keep: Sequence[int], work: Callable[[], object], *, patient: bool = True) -> None:
-    """Run `work` in a child in the unit's `relay` that has only the descriptors `keep`. A patient one ignores
-    SIGTERM: what the container wrote last is still on its way when systemd ends the unit; it ends by itself. It is
-    a grandchild, which systemd reaps: nspawn expects no children but its own."""
+def open_terminal() -> tuple[int, int]:
+    """Both ends of a pseudo-terminal of the usual size. It is not to become nspawn's controlling one: the end of a
+    session takes with it what nobody has read yet."""
+    main, slave = os.openpty()
+    fcntl.ioctl(main, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    return main, slave
+
+
+def fork(unit: str, keep: Sequence[int], work: Callable[[], object]) -> None:
+    """Run `work` in a child in the unit's `relay` that has only the descriptors `keep`. It ignores SIGTERM: what the
+    container wrote last is still on its way when systemd ends the unit; it ends by itself. It is a grandchild, which
+    systemd reaps: nspawn expects no children but its own."""
     pid = os.fork()
     if pid:
         os.waitpid(pid, 0)
@@ -99,7 +80,7 @@ def fork(unit: str, keep: Sequence[int], work: Callable[[], object], *, patient:
     try:
         if os.fork():
             os._exit(0)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if patient else signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if unit:
             cgroup.enter(f"{unit}/relay")
         close_others([2, *keep])
@@ -132,18 +113,21 @@ def _cat(reader: int, writer: int) -> Callable[[], None]:
     return run
 
 
-def copier(source: int, sinks: list[int]) -> Callable[[], None]:
+def copier(source: int, sinks: list[int], gone: int = -1) -> Callable[[], None]:
     """Copies until the source ends or the first sink has gone. The others may go: a caller that hangs up does not
-    stop what the journal gets."""
+    stop what the journal gets. `gone` is the pidfd of the process with which all end that write: after it what is there
+    is copied, and no end of the source waited for, which somebody outside may have been given."""
 
     def run() -> None:
         left = list(sinks)
         watch = select.poll()
         watch.register(source, select.POLLIN)
         watch.register(sinks[0], 0)  # POLLERR: nobody reads it any more
+        if gone >= 0:
+            watch.register(gone, select.POLLIN)
         while True:
             events = dict(watch.poll())
-            if sinks[0] in events:
+            if sinks[0] in events or source not in events:
                 return
             try:
                 data = os.read(source, _CHUNK)

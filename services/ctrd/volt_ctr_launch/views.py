@@ -13,6 +13,7 @@ import fcntl
 import os
 import stat
 import struct
+import time
 
 from volt_ctr_launch import files, kernel
 from volt_ctr_launch.config import View
@@ -20,6 +21,8 @@ from volt_ctr_launch.errors import Refusal, invalid
 from volt_ctr_launch.paths import Layout
 
 _CHUNK = 1 << 20
+_KEPT_SECONDS = 600
+_PARTIAL = ".copy"
 _LOOP_CTL_GET_FREE, _LOOP_SET_FD, _LOOP_SET_STATUS64, _LOOP_CLR_FD = 0x4C82, 0x4C00, 0x4C04, 0x4C01
 _LO_FLAGS_READ_ONLY, _LO_FLAGS_AUTOCLEAR = 1, 4
 
@@ -36,21 +39,27 @@ def fetch(layout: Layout, name: str, tree: str, view: View) -> int:
     files.make_directory(layout.views, 0o700)
     with files.locked(layout.lock):
         if _named_by(layout, name) != target:
-            files.write_bytes(f"{layout.root(name)}/view", target.encode())
+            # Not synced: a power cut ends the container, and at its next start the copy is made again.
+            files.write_bytes(f"{layout.root(name)}/view", target.encode(), durable=False)
         try:
-            return files.open_beneath(layout.views, target)
+            copy = files.open_beneath(layout.views, target)
         except FileNotFoundError:
             _copy(layout, tree, view, target)
-            return files.open_beneath(layout.views, target)
+            copy = files.open_beneath(layout.views, target)
+        os.utime(copy)
+        return copy
 
 
 def drop_unused(layout: Layout) -> None:
-    """Remove the copies that no container's `view` names, and what a crash left of a copy."""
+    """Remove the copies that no container's `view` names and that none has used for a while (who runs one command in
+    an image runs another), and what a crash left of a copy."""
     with files.locked(layout.lock):
         used = {_named_by(layout, name) for name in os.listdir(layout.roots)}
         with contextlib.suppress(FileNotFoundError):
             for name in set(os.listdir(layout.views)) - used:
-                os.unlink(f"{layout.views}/{name}")
+                path = f"{layout.views}/{name}"
+                if os.stat(path).st_mtime < time.time() - _KEPT_SECONDS or name == _PARTIAL:
+                    os.unlink(path)
 
 
 def _named_by(layout: Layout, name: str) -> str:
@@ -64,7 +73,7 @@ def _named_by(layout: Layout, name: str) -> str:
 
 def _copy(layout: Layout, tree: str, view: View, target: str) -> None:
     source = _open_source(layout, tree, view)
-    temporary = f"{layout.views}/.copy"  # one at a time: the caller holds the lock
+    temporary = f"{layout.views}/{_PARTIAL}"  # one at a time: the caller holds the lock
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
     output = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)

@@ -18,7 +18,7 @@ from volt_common.api import ctr
 from volt_common.errors import Conflict, Invalid, TimedOut, VoltError, of_code
 from volt_ctrd.config import Config, timestamp
 from volt_ctrd.files import Places
-from volt_ctrd.handover import Asked, Handover, Report, Taken
+from volt_ctrd.handover import Asked, Handover, Offer, Report, Taken
 from volt_ctrd.units import Phase, Units, exec_unit
 
 log = logging.getLogger("volt")
@@ -71,7 +71,7 @@ class Execs:
     def busy(self) -> bool:
         return self._under_way > 0 or self._handover.busy
 
-    def streams(self, config: Config, fds: list[int]) -> contextlib.AbstractContextManager[object]:
+    def streams(self, config: Config, fds: list[int]) -> contextlib.AbstractContextManager[Offer]:
         """Offer a container's launcher the streams of the caller of Run; owns `fds`."""
         return self._handover.offer(Asked("run", config.name, config.id), RunAnswer(), fds)
 

@@ -37,7 +37,8 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """A launcher's later packets, of an exec: one with `started`, then one with `exit` or with `error`."""
+    """A launcher's later packets. Of an exec: one with `started`, then one with `exit` or with `error`. Of a run: one
+    with `exit`, then, if it was asked to, one with `removed`."""
 
     started: int | None = None
     exit: int | None = None
@@ -46,6 +47,8 @@ class Report(msgspec.Struct, frozen=True):
     error: str = ""  # a wire code: the command never began
     message: str = ""
     hint: str = ""
+    at: str = ""  # when it ended, RFC 3339
+    removed: bool = False
 
 
 class _Refusal(msgspec.Struct, frozen=True):
@@ -67,6 +70,11 @@ class Taken:
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
 
+    async def say(self, packet: bytes) -> None:
+        """Answer a report; that it may have gone is learned from the next one."""
+        with contextlib.suppress(OSError):
+            await asyncio.get_running_loop().sock_sendall(self._socket, packet)
+
     def close(self) -> None:
         """For an exec: kill it, unless it has ended."""
         self._socket.close()
@@ -79,6 +87,12 @@ class Offer:
         self.packet = packet
         self.fds = fds
         self.taken: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+
+    def keep(self) -> Taken | None:
+        """The launcher's connection, which is then the caller's to close; None if no launcher came."""
+        taken = self.taken.result() if self.taken.done() and not self.taken.cancelled() else None
+        self.taken = asyncio.get_running_loop().create_future()
+        return taken
 
 
 class Handover:

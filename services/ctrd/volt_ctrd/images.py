@@ -6,6 +6,7 @@ cas://DIGEST      a tree by its digest; it has no configuration
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -109,20 +110,29 @@ def form_for(release: str) -> cas.Form:
 
 
 class Store:
-    """What ctrd asks of casd. The connection lasts no longer than the question, so that neither daemon keeps
+    """What ctrd asks of casd. The connection lasts no longer than the questions, so that neither daemon keeps
     the other from going idle."""
 
     def __init__(self, run: str, release: str | None = None) -> None:
         self._run = run
         self._form = form_for(release or os.uname().release)
         self._client = AsyncClient("casd", run=run)
+        self._askers = 0
+        self._resting: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
-    async def _asking(self) -> AsyncIterator[AsyncClient]:
+    async def asking(self) -> AsyncIterator[AsyncClient]:
+        """One connection for several questions."""
+        self._askers += 1
         try:
             yield self._client
         finally:
-            await self._client.rest()
+            self._askers -= 1
+            if not self._askers:  # beside: who asked need not wait for it, nor be cancelled in it
+                self._resting = asyncio.get_running_loop().create_task(self._client.rest())
+
+    async def close(self) -> None:
+        await self._client.close()
 
     async def resolve(self, image: str) -> Image:
         """Raises NotFound, Invalid."""
@@ -130,19 +140,20 @@ class Store:
         if tree is not None:
             return Image(tree)
         name = ref_of(image)
-        async with self._asking() as client:
+        ref, blob = await asyncio.gather(self._ref(f"images/{name}"), self._ref(f"image-config/{name}"))
+        if ref is None:
+            hint = "volt image list shows those that are here; volt image import adds one"
+            raise NotFound(kind="image", name=image, hint=hint)
+        if ref.kind != "tree":
+            raise Invalid(f"the image {image} is a {ref.kind}, not a tree")
+        return Image(ref.digest) if blob is None else Image(ref.digest, parse_config(await self._read(blob)))
+
+    async def _ref(self, name: str) -> cas.Ref | None:
+        async with self.asking() as client:
             try:
-                ref = await client.call(cas.RefGet(name=f"images/{name}"))
+                return await client.call(cas.RefGet(name=name))
             except NotFound:
-                hint = "volt image list shows those that are here; volt image import adds one"
-                raise NotFound(kind="image", name=image, hint=hint) from None
-            if ref.kind != "tree":
-                raise Invalid(f"the image {image} is a {ref.kind}, not a tree")
-            try:
-                blob = await client.call(cas.RefGet(name=f"image-config/{name}"))
-            except NotFound:
-                return Image(ref.digest)
-        return Image(ref.digest, parse_config(await self._read(blob)))
+                return None
 
     async def _read(self, blob: cas.Ref) -> bytes:
         _, fds = await AsyncPacketClient("casd", run=self._run).call(cas.Open(digest=blob.digest))
@@ -155,16 +166,16 @@ class Store:
 
     async def view(self, tree: str) -> cas.ViewReady:
         """Have the view made. Raises NotFound, Exhausted."""
-        async with self._asking() as client:
+        async with self.asking() as client:
             return await client.call(cas.View(tree=tree, form=self._form))
 
     async def hold(self, name: str, tree: str) -> None:
         """Keep a tree as long as the container `name` is there, whatever becomes of the image's own ref."""
-        async with self._asking() as client:
+        async with self.asking() as client:
             await client.call(cas.RefSet(name=f"containers/{name}", kind="tree", digest=tree))
 
     async def release(self, name: str) -> None:
         """The opposite of `hold`; none held is as good."""
-        async with self._asking() as client:
+        async with self.asking() as client:
             with contextlib.suppress(NotFound):
                 await client.call(cas.RefDelete(name=f"containers/{name}"))

@@ -18,17 +18,20 @@ from volt_common.errors import AlreadyExists, Conflict, Exhausted, Invalid, NotF
 from volt_common.failpoint import point
 from volt_ctrd import config as configs
 from volt_ctrd import homes, names, ops, precheck, state
+from volt_ctrd.attendants import Attendant
 from volt_ctrd.claims import Claims
 from volt_ctrd.config import Config
 from volt_ctrd.events import Events
 from volt_ctrd.files import Places, RootState, Running, load
 from volt_ctrd.files import names as all_names
+from volt_ctrd.handover import Offer
 from volt_ctrd.images import Store
 from volt_ctrd.units import Phase, Unit, Units, container_unit
 
 log = logging.getLogger("volt")
 
 KEPT_EXITS: Final = 1024
+TIDY_SECONDS: Final = 10.0  # what systemd has for a unit after its last process, at most
 RESERVED: Final = ("op",)  # /run/volt-launch/op holds the results of ops
 
 T = TypeVar("T")
@@ -61,12 +64,14 @@ class Lifecycle:
         self._events = events
         self._claims = Claims()
         self._removals: dict[str, asyncio.Task[None]] = {}
+        self._attendants: dict[str, Attendant] = {}  # of the last runs with a caller's streams, since this ctrd started
+        self._tidying: dict[str, asyncio.Task[None]] = {}  # after deletes that are answered
         self._exits: dict[str, ctr.Exit] = {}  # of containers that are gone, for who waits for them
 
     @property
     def busy(self) -> bool:
         """Whether something goes on, or will have to be done, that no caller waits for."""
-        return bool(self._removals) or self._claims.any
+        return bool(self._removals or self._tidying) or self._claims.any
 
     # -- the life of this object
 
@@ -86,6 +91,11 @@ class Lifecycle:
         """Stop minding; the next ctrd takes over."""
         for task in self._removals.values():
             task.cancel()
+        for attendant in self._attendants.values():
+            attendant.dismiss()
+        if self._tidying:
+            await asyncio.wait(self._tidying.values())
+        await self._store.close()
 
     # -- looking
 
@@ -117,20 +127,26 @@ class Lifecycle:
 
     async def must_run(self, name: str) -> None:
         """Raises Conflict unless commands can be run in it."""
-        self.config(name)
-        unit = await self._units.container(name)
+        unit = await self._unit(self.config(name))
         if unit.phase is not Phase.ACTIVE or unit.frozen:
             raise Conflict(kind="container", name=name, state=state.state_of(unit, None).value)
 
     async def wait(self, name: str) -> ctr.Exit:
         """How the container's present or last run ended. Raises NotFound, Conflict (never started)."""
         await self.last_exit(name)
-        await self._units.wait_ended(container_unit(name))
-        exit = await self.last_exit(name)
+        exit = await self._run_over(name) or await self.last_exit(name)
         if removal := self._removals.get(name):  # who waits for its end finds it gone
             await asyncio.wait({removal})
         if exit is None:
             raise Conflict(f"the container {name} was never started", hint=f"volt start {name}")
+        return exit
+
+    async def _run_over(self, name: str) -> ctr.Exit | None:
+        """Returns when the present run is over: with its end, if its attendant tells it."""
+        attendant = self._attendants.get(name)
+        exit = await attendant.exit() if attendant else None
+        if exit is None:
+            await self._units.wait_ended(container_unit(name))
         return exit
 
     async def last_exit(self, name: str) -> ctr.Exit | None:
@@ -147,15 +163,21 @@ class Lifecycle:
         name = name or names.made_up(self._taken, random.SystemRandom())
         if name in RESERVED:
             raise Invalid(f"the name {name} is Volt's own", hint="take another")
+        async with self._store.asking():
+            return await self._create(name, spec, uid)
+
+    async def _create(self, name: str, spec: ctr.Spec, uid: int) -> ctr.Container:
         with self._claims.claim(name, "being created or deleted"):
             if os.path.lexists(self._places.home(name)):
                 raise AlreadyExists(kind="container", name=name, hint=f"volt rm {name}, or take another name")
+            if earlier := self._tidying.get(name):  # it would let go of this one's tree
+                await asyncio.wait({earlier})
             image = await self._store.resolve(spec.image)
             config = configs.of_spec(name, uid, spec, image, await self._store.view(image.tree))
             await completed(self._publish(config, spec))
         self._exits.pop(name, None)
         self._events.publish("create", name, image=spec.image)
-        return await self.inspect(name)
+        return self._joined(config, Unit(container_unit(name)), None)
 
     async def _publish(self, config: Config, spec: ctr.Spec) -> None:
         """From here on a crash leaves a `.new-` directory, so that the next ctrd lets the tree go."""
@@ -181,27 +203,27 @@ class Lifecycle:
             await self._begin(self.config(name), "journal")
         return await self.inspect(name)
 
-    async def run(
-        self, config: Config, streams: Callable[[], contextlib.AbstractContextManager[object]]
-    ) -> ctr.Running:
+    async def run(self, config: Config, streams: Callable[[], contextlib.AbstractContextManager[Offer]]) -> ctr.Running:
         """Start with the streams that are offered to the launcher inside `streams()`."""
-        with self._claims.claim(config.name, "being started"), streams():
-            await self._begin(config, "handover")
+        with self._claims.claim(config.name, "being started"), streams() as offer:
+            await self._begin(config, "handover", offer)
         running = load(self._places.running(config.name), Running)
         return ctr.Running(config.name, running.leader if running else 0)
 
-    async def _begin(self, config: Config, streams: str) -> None:
+    async def _begin(self, config: Config, streams: str, offer: Offer | None = None) -> None:
         name = config.name
-        unit = await self._units.container(name)
-        if unit.phase is not Phase.INACTIVE:
-            raise Conflict(kind="container", name=name, state=state.state_of(unit, None).value)
+        await self._must_rest(name)
+        if attendant := self._attendants.pop(name, None):
+            attendant.dismiss()
         if config.streams != streams:
             await completed(asyncio.to_thread(configs.set_streams, self._places, config, streams))
         before = self._record(config)
         point("start.before-unit")
         try:
-            await self._units.start(unit.name)
+            await self._units.start(container_unit(name))
             point("start.after-unit")
+            if offer is not None and (taken := offer.keep()) is not None:
+                self._attendants[name] = Attendant(taken)
         except VoltError as error:
             self._explain_failure(config, before, error)
         finally:
@@ -268,8 +290,7 @@ class Lifecycle:
     async def kill(self, name: str, signal_name: str) -> None:
         """Raises NotFound, Conflict (not running), Invalid (no such signal)."""
         number = precheck.signal_number(signal_name or "SIGKILL")
-        self.config(name)
-        unit = await self._units.container(name)
+        unit = await self._unit(self.config(name))
         if unit.phase is Phase.INACTIVE:
             raise Conflict(kind="container", name=name, state="not running")
         if number == signal.SIGKILL:
@@ -287,8 +308,7 @@ class Lifecycle:
 
     async def _freeze(self, name: str, op: str, phase: Phase, *, frozen: bool) -> ctr.Container:
         with self._claims.claim(name, f"being {op}d"):
-            self.config(name)
-            unit = await self._units.container(name)
+            unit = await self._unit(self.config(name))
             if unit.phase is not phase or unit.frozen is not frozen:
                 now = state.state_of(unit, None).value
                 raise Conflict(kind="container", name=name, state=now)
@@ -303,10 +323,7 @@ class Lifecycle:
             await self._put_down(name)
         with self._claims.claim(name, "being created or deleted"):
             self._must_exist(name)  # it may have been deleted by itself, as it ended
-            unit = await self._units.container(name)
-            if unit.phase is not Phase.INACTIVE:
-                now = state.state_of(unit, None).value
-                raise Conflict(kind="container", name=name, state=now, hint=f"volt stop {name}, or volt rm --force")
+            await self._must_rest(name, hint=f"volt stop {name}, or volt rm --force")
             await completed(self._delete(name))
         self._events.publish("delete", name)
 
@@ -323,11 +340,23 @@ class Lifecycle:
         """Root's files first: without ctrd's own nobody would know that they are there."""
         with contextlib.suppress(NotFound):
             await self._op(name, ops.Request(op="delete"))
-        leftover = await asyncio.to_thread(homes.retire, self._places, name)
+        await self._forget(name)
+
+    async def _forget(self, name: str) -> None:
+        """The rest of a delete."""
+        await self._let_go(await self._retire(name))
+
+    async def _retire(self, name: str) -> homes.Leftover:
+        """From here on it is deleted, durably; what is left is found again at the next start."""
+        if attendant := self._attendants.pop(name, None):
+            attendant.dismiss()
+        return await asyncio.to_thread(homes.retire, self._places, name)
+
+    async def _let_go(self, leftover: homes.Leftover) -> None:
         try:
-            await self._store.release(name)
-        except VoltError as error:  # it is deleted; the ref goes at the next start, with the leftover
-            log.warning("the store still holds the tree of %s: %s", name, error)
+            await self._store.release(leftover.name)
+        except VoltError as error:  # the ref goes at the next start, with the leftover
+            log.warning("the store still holds the tree of %s: %s", leftover.name, error)
             return
         await asyncio.to_thread(homes.clear, leftover)
 
@@ -341,21 +370,63 @@ class Lifecycle:
 
     async def _remove(self, name: str) -> None:
         try:
+            if await self._removed_by_attendant(name):
+                return
             while await self._up(name) or self._claims.held(name):
                 await self._units.wait_ended(container_unit(name))
                 await self._claims.settled(name)  # a restart goes on after the end
             exit = (await self.inspect(name)).exit
             if exit is not None:
-                self._exits[name] = exit
-                while len(self._exits) > KEPT_EXITS:
-                    del self._exits[next(iter(self._exits))]
+                self._keep_exit(name, exit)
             await self.delete(name, force=False)
         except (NotFound, Conflict):
             return  # somebody else deleted it, or started it again
         except VoltError as error:
             log.error("%s has ended and could not be deleted: %s", name, error, extra={"volt": {"VOLT_WORKLOAD": name}})
 
+    async def _removed_by_attendant(self, name: str) -> bool:
+        """The short way, for a run that has an attendant: it need not wait for systemd, nor start a launcher. Not when
+        somebody else does something to the container."""
+        attendant = self._attendants.get(name)
+        if attendant is None:
+            return False
+        exit = await attendant.exit()
+        if exit is None or self._claims.held(name):
+            attendant.dismiss()
+            return False
+        with self._claims.claim(name, "being created or deleted"):
+            self._keep_exit(name, exit)
+            if not await attendant.remove():
+                return False
+            leftover = await completed(self._retire(name))
+        self._events.publish("delete", name)
+        self._tidying[name] = task = asyncio.get_running_loop().create_task(self._let_go(leftover))
+        task.add_done_callback(lambda _: self._tidying.pop(name, None))
+        return True
+
+    def _keep_exit(self, name: str, exit: ctr.Exit) -> None:
+        self._exits[name] = exit
+        while len(self._exits) > KEPT_EXITS:
+            del self._exits[next(iter(self._exits))]
+
     # -- small things
+
+    async def _unit(self, config: Config) -> Unit:
+        """The unit of a container, as far as that goes."""
+        return state.settled(await self._units.container(config.name), self._record(config))
+
+    async def _must_rest(self, name: str, hint: str = "") -> None:
+        """Raises Conflict unless its unit is gone, or about to go after a run that is over: then that is waited for."""
+        unit = await self._units.container(name)
+        if unit.phase is Phase.INACTIVE:
+            return
+        record = RootState()
+        with contextlib.suppress(VoltError):  # it is damaged, and can be deleted all the same
+            record = self._record(self.config(name))
+        # A unit that is up without this container ever having started is an earlier one's of that name.
+        over = unit.phase is not Phase.STARTING and (record.ended_at or not record.started_at)
+        if not (over and await self._units.ended_within(unit.name, TIDY_SECONDS)):
+            raise Conflict(kind="container", name=name, state=state.state_of(unit, None).value, hint=hint)
 
     async def _op(self, name: str, request: ops.Request) -> None:
         await ops.perform(self._places, self._units, name, request)

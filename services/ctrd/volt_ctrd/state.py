@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from volt_common.api import ctr
 from volt_ctrd.config import Config
 from volt_ctrd.files import Ended, RootState, Running
@@ -15,6 +17,14 @@ def own(config: Config, root: RootState | None) -> RootState:
     """Root's record if it is of this container, and not of an earlier one of the same name."""
     # The launcher knows no id where it could not read config.json.
     return root if root is not None and root.id in (config.id, "") else RootState()
+
+
+def settled(unit: Unit, root: RootState) -> Unit:
+    """A unit as far as its container goes. Once root has written down how the run ended, that is over, though systemd
+    may have the unit to tidy up."""
+    if unit.phase in (Phase.ACTIVE, Phase.STOPPING) and root.ended_at:
+        return msgspec.structs.replace(unit, phase=Phase.INACTIVE, frozen=False)
+    return unit
 
 
 def state_of(unit: Unit, exit: ctr.Exit | None) -> ctr.State:
@@ -58,6 +68,7 @@ def container(
 ) -> ctr.Container:
     """The whole picture. `running` counts only while the unit is up, since a crash may leave it behind."""
     record = own(config, root)
+    unit = settled(unit, record)
     exit = exit_of(unit, record)
     up = unit.phase is Phase.ACTIVE
     return ctr.Container(

@@ -101,8 +101,8 @@ def test_the_launcher_takes_what_is_written(tmp_path: Path) -> None:
     taken = launcher.load(places.containers, "web", None)
     assert taken.args == written.args
     assert taken.env == written.env
-    assert taken.binds == [("/srv/data", "/data", True)]
-    assert taken.root == (0o1777, 1, 2, 1_500_000_000_123_456_789)
+    assert [bind.asdict() for bind in taken.binds] == [{"source": "/srv/data", "target": "/data", "read_only": True}]
+    assert list(taken.root.asdict().values()) == [0o1777, 1, 2, 1_500_000_000_123_456_789]
     assert taken.resources.memory_max == 1 << 30
     assert taken.capabilities == ["CAP_CHOWN", "CAP_NET_ADMIN"]
 

@@ -1,0 +1,135 @@
+"""The main process of a run that somebody watches: it has the caller's streams, and nspawn as a child.
+
+When nspawn ends it knows how, at once: it writes that down, tells volt-ctrd over the connection that brought the
+streams, and removes what only root can of a container that is not to stay; systemd tidies the unit up meanwhile. A run
+that nobody watches has no such process to pay for: there nspawn is the unit's own, and `ended` is started at its end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+from volt_ctr_launch import cgroup, console, ended, op, streams
+from volt_ctr_launch.config import Config
+from volt_ctr_launch.errors import Refusal, invalid
+from volt_ctr_launch.handover import Handover, check_packet_socket, check_stream
+from volt_ctr_launch.paths import Layout
+from volt_ctr_launch.record import Record
+from volt_ctr_launch.streams import Streams
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+_ANSWER_SECONDS = 10.0
+
+
+class _Pipes(Record):
+    """The ends that stay here: what the payload reads from us, what it writes to us; the caller's own."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+    given: list[int]
+
+
+def attend(layout: Layout, config: Config, unit: str, owner: int) -> Streams:
+    """Fork. The child returns, with the payload's streams, and becomes nspawn; this process never does, and exits as
+    nspawn did. Raises Refusal."""
+    handover = Handover(layout.handover, "run", config.name, config.id)
+    given = handover.descriptors
+    if len(given) != (1 if config.tty else 3):
+        raise invalid(f"{len(given)} descriptors were handed over")
+    # Outside the container's limits, and before there are limits: what is copied is not the container's memory.
+    cgroup.enter(f"{unit}/relay")
+    if config.tty:
+        return _attend_terminal(layout, config, unit, owner, handover)
+    for number, descriptor in enumerate(given):
+        check_stream(descriptor, writes=number > 0)
+    (stdin, feeder), (out, out_writer), (err, err_writer) = os.pipe(), os.pipe(), os.pipe()
+    if pid := os.fork():
+        ours = _Pipes(feeder, out, err, given)
+        _stay(layout, config, unit, handover, pid, [feeder, out, err, *given], lambda gone: _copy(ours, gone))
+    handover.socket.close()
+    for descriptor in (feeder, out, err, *given):
+        os.close(descriptor)
+    return Streams(stdin, out_writer, err_writer, (out_writer, err_writer, stdin))
+
+
+def _attend_terminal(layout: Layout, config: Config, unit: str, owner: int, handover: Handover) -> Streams:
+    watcher = check_packet_socket(handover.descriptors[0])
+    listener = console.listen(f"{layout.launch(config.name)}/console", owner)
+    main, slave = streams.open_terminal()
+
+    def serve(gone: int) -> None:
+        console.serve(main, 1, listener, [watcher], user=gone)
+
+    if pid := os.fork():
+        _stay(layout, config, unit, handover, pid, [main, watcher.fileno(), listener.fileno()], serve)
+    for sock in (handover.socket, watcher, listener):
+        sock.close()
+    os.close(main)
+    return Streams(slave, slave, slave, ())
+
+
+def _stay(
+    layout: Layout,
+    config: Config,
+    unit: str,
+    handover: Handover,
+    nspawn: int,
+    keep: list[int],
+    copy: Callable[[int], None],
+) -> NoReturn:
+    """Copy till nspawn has ended, whose pidfd `copy` gets, then bring the run to its end."""
+    code = 125
+    try:
+        # systemd asks this too to end, once the payload was; what that wrote last is still on its way.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        streams.close_others([0, 1, 2, handover.socket.fileno(), *keep])
+        copy(os.pidfd_open(nspawn))
+        status = os.waitstatus_to_exitcode(os.waitpid(nspawn, 0)[1])
+        code = status if status >= 0 else 128 - status
+        _end(layout, config, unit, handover, status)
+    except (OSError, Refusal) as error:
+        os.write(2, f"{config.name}: {error}\n".encode())
+    finally:
+        os._exit(code)
+
+
+def _copy(pipes: _Pipes, gone: int) -> None:
+    """Returns when all that the payload wrote has arrived."""
+    from threading import Thread  # after the fork: nspawn need not wait for it
+
+    feeding = Thread(target=_feed, args=(pipes,), daemon=True)
+    writing = [
+        Thread(target=streams.copier(source, [number, pipes.given[number]], gone))
+        for number, source in ((1, pipes.stdout), (2, pipes.stderr))
+    ]
+    for thread in (feeding, *writing):
+        thread.start()
+    for thread in writing:
+        thread.join()
+
+
+def _feed(pipes: _Pipes) -> None:
+    streams.copier(pipes.given[0], [pipes.stdin])()
+    os.close(pipes.stdin)  # the payload meets the end of its input
+
+
+def _end(layout: Layout, config: Config, unit: str, handover: Handover, status: int) -> None:
+    """Write down how it ended, and tell. A container that is not to stay is removed if volt-ctrd says so, which then
+    forgets it too; where it does not, or has gone, it will have that done."""
+    killed = status < 0
+    result = {"EXIT_CODE": "killed" if killed else "exited", "EXIT_STATUS": str(abs(status))}
+    box = f"{unit}/box"
+    state = ended.finish(layout, config.name, result, box, durable=not config.remove)
+    end = state["exit"]
+    assert isinstance(end, dict)
+    told = {key: end[key] for key in ("signal", "reason", "message")}
+    handover.report(**told, exit=end["code"], at=state["ended_at"])
+    if config.remove and handover.answer_within(_ANSWER_SECONDS) == {"remove": True}:
+        op.delete(layout, config.name, over=True)
+        handover.report(removed=True)
