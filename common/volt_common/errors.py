@@ -25,7 +25,6 @@ client raises the same class with the same fields.
 
 from __future__ import annotations
 
-import inspect
 from typing import ClassVar
 
 
@@ -45,7 +44,7 @@ class VoltError(Exception):
     @property
     def message(self) -> str:
         """One line: what failed, on what, and why."""
-        template = inspect.cleandoc(type(self).__doc__ or "")
+        template = " ".join((type(self).__doc__ or "").split())
         if "message" in self.fields and "{message}" not in template:
             return str(self.fields["message"])
         try:

@@ -9,7 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import threading
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from threading import Thread
 
 JOIN_SECONDS = 2.0
 """How long after the payload's end a background process of it may hold up the last of the output."""
@@ -21,7 +25,7 @@ class Streams:
     def __init__(self, *, interactive: bool, own: tuple[int, int, int] = (0, 1, 2)) -> None:
         self.passed: list[int] = []
         self._ours: list[int] = []  # of `passed`, those that we opened
-        self._copies: list[threading.Thread] = []
+        self._copies: list[Thread] = []
         self._input(own[0], interactive)
         for number in own[1:]:
             self._output(number)
@@ -48,7 +52,7 @@ class Streams:
         else:
             reader, writer = os.pipe()
             self._give(reader)
-            threading.Thread(target=copy, args=(own, writer), kwargs={"close_target": True}, daemon=True).start()
+            _beside(lambda: copy(own, writer, close_target=True))
 
     def _output(self, own: int) -> None:
         if may_pass(own):
@@ -56,13 +60,19 @@ class Streams:
             return
         reader, writer = os.pipe()
         self._give(writer)
-        thread = threading.Thread(target=copy, args=(reader, own), daemon=True)
-        thread.start()
-        self._copies.append(thread)
+        self._copies.append(_beside(lambda: copy(reader, own)))
 
     def _give(self, fd: int) -> None:
         self.passed.append(fd)
         self._ours.append(fd)
+
+
+def _beside(work: Callable[[], None]) -> Thread:
+    from threading import Thread  # not where everything can be passed as it is
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    return thread
 
 
 def may_pass(fd: int) -> bool:

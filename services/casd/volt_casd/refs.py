@@ -74,6 +74,9 @@ class Refs:
             record = Record(kind, digest, size, self._now())
             try:
                 self._make_parents(name)
+                if "/" not in name:  # the topmost directory of refs that are gone
+                    with contextlib.suppress(OSError):
+                        os.rmdir(path)
                 point("ref.before-write")
                 durable.write_file(path, _encode(record) + b"\n", 0o600)
                 point("ref.written")
@@ -87,7 +90,7 @@ class Refs:
         return Ref(name, kind, digest, size, record.set_at)
 
     def delete(self, name: str, expect: str | None = None) -> None:
-        """Durable when it returns; directories left empty go too. Raises NotFound, Conflict."""
+        """Durable when it returns. Raises NotFound, Conflict."""
         path = self._file(name)
         with self._lock:
             if expect is None:
@@ -154,8 +157,9 @@ class Refs:
                 durable.make_directory(path, 0o700)
 
     def _prune(self, name: str) -> None:
-        """Remove the directories that held only this ref. A crash before it leaves an empty one: no harm."""
-        while "/" in name:
+        """Remove the directories that held only this ref, but not the topmost, which is soon made again. A crash before
+        it leaves an empty one: no harm."""
+        while name.count("/") > 1:
             name = name.rpartition("/")[0]
             try:
                 os.rmdir(os.path.join(self.path, name))

@@ -9,12 +9,12 @@ Never from a container that somebody wants to run: what its payload added would 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import select
 import signal
 import socket
+import zlib
 
 from volt_ctr_launch import cgroup, confinement, files, trace
 from volt_ctr_launch.errors import Refusal
@@ -31,35 +31,36 @@ def get(layout: Layout, capabilities: list[str], group: str) -> list[bytes]:
     cgroup for the rehearsal, below this unit's. Raises Refusal."""
     directory = f"{layout.run}/.filters"
     files.make_directory(directory, 0o700)
-    path = f"{directory}/{_key(layout, capabilities)}"
+    key = _key(layout, capabilities)
+    path = f"{directory}/{zlib.crc32(key.encode()):08x}"
     with files.locked(f"{directory}/.lock"):
-        found = _kept(path)
+        found = _kept(path, key)
         if found is None:
             found = _rehearse(layout, capabilities, directory, group)
-            files.write_json(path, {"filters": [program.hex() for program in found]}, 0o600, durable=False)
+            kept = {"key": key, "filters": [program.hex() for program in found]}
+            files.write_json(path, kept, 0o600, durable=False)
         return found
 
 
-def _kept(path: str) -> list[bytes] | None:
+def _key(layout: Layout, capabilities: list[str]) -> str:
+    """Another nspawn may have other filters."""
+    found = os.stat(layout.nspawn)
+    return json.dumps([found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, *capabilities])
+
+
+def _kept(path: str, key: str) -> list[bytes] | None:
     """What an earlier start found; None if none did."""
-    known = files.read_own(path).get("filters")
-    try:
-        return [bytes.fromhex(program) for program in known] if isinstance(known, list) else None
-    except (TypeError, ValueError):
+    known = files.read_own(path)
+    programs = known.get("filters")
+    if known.get("key") != key or not isinstance(programs, list):
         return None
+    return [bytes.fromhex(program) for program in programs]
 
 
 def install(programs: list[bytes]) -> None:
     """Put this process, and all that come of it, under filters."""
     for program in programs:
         install_filter(program)
-
-
-def _key(layout: Layout, capabilities: list[str]) -> str:
-    """Another nspawn may have other filters."""
-    found = os.stat(layout.nspawn)
-    parts = [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, *capabilities]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _rehearse(layout: Layout, capabilities: list[str], directory: str, group: str) -> list[bytes]:

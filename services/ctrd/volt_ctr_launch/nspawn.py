@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
+from volt_ctr_launch import files
 from volt_ctr_launch.binds import Staged
 from volt_ctr_launch.config import Config
 from volt_ctr_launch.errors import Refusal
 from volt_ctr_launch.ids import COUNT
 from volt_ctr_launch.image import User
 from volt_ctr_launch.paths import Layout
-from volt_ctr_launch.record import Record
 
 # What nspawn keeps by itself, and what of it a payload without a systemd of its own has a use for.
 _DEFAULT = (
@@ -32,22 +32,18 @@ ENVIRONMENT = {
 }
 
 
-class Command(Record):
-    """argv, and the same with the values of variables left out, for people to read."""
-
-    argv: list[str]
-    shown: list[str]
-
-
-def command(layout: Layout, config: Config, base: int, user: User, binds: list[Staged], tools: list[str]) -> Command:
-    """How to run a container whose root is mounted. `tools` is the payload's prefix from `switch_user`."""
+def command(
+    layout: Layout, config: Config, base: int, variables: dict[str, str], binds: list[Staged], tools: list[str]
+) -> list[str]:
+    """How to run a container whose root is mounted, and for whom `write_settings` was called. `tools` is the payload's
+    prefix from `switch_user`."""
     fixed = [
         layout.nspawn,
         "--quiet",
-        "--settings=no",
+        "--settings=yes",
         "--keep-unit",
         "--register=no",
-        f"--machine={config.name}",
+        f"--machine={config.id}",
         f"--hostname={config.hostname}",
         f"--uuid={config.id}",
         f"--directory={layout.root(config.name)}/rootfs",
@@ -71,14 +67,36 @@ def command(layout: Layout, config: Config, base: int, user: User, binds: list[S
         for bind in binds
     ]
     fixed += [f"--tmpfs={_escaped(path)}:mode=1777" for path in config.tmpfs]
-    env = dict(config.env)
-    if not config.boots:
-        env.setdefault("HOME", user.home)
-    start = ["--boot", "--", *config.args] if config.boots else ["--", f"{INSIDE}/init", "--", *tools, *config.args]
-    return Command(
-        [*fixed, *(f"--setenv={name}={value}" for name, value in env.items()), *start],
-        [*fixed, *(f"--setenv={name}" for name in env), *start],
-    )
+    if not _fit_settings(config):
+        fixed += [f"--setenv={name}={value}" for name, value in variables.items()]
+    if config.boots:
+        return [*fixed, "--boot", "--", *config.args]
+    return [*fixed, "--", f"{INSIDE}/init", "--", *tools, *config.args]
+
+
+def write_settings(layout: Layout, config: Config, variables: dict[str, str]) -> None:
+    """Give nspawn the variables in a settings file (systemd.nspawn(5)): what is on a command line, every user of the
+    host can read. It is found beside the root directory by the machine's name, which is an id because a file of that
+    name in /etc/systemd/nspawn would come first."""
+    if not _fit_settings(config):
+        return
+    lines = ["[Exec]"]
+    for name, value in variables.items():
+        # There are no escapes in it, but pieces in other quotes can be joined.
+        quoted = value.replace('"', """"'"'\"""")
+        lines.append(f'Environment="{name}={quoted}"')
+    path = f"{layout.root(config.name)}/{config.id}.nspawn"
+    files.write_bytes(path, "\n".join([*lines, ""]).encode(), 0o600, durable=False)
+
+
+def variables(config: Config, user: User) -> dict[str, str]:
+    """Of the payload."""
+    return config.env if config.boots else {"HOME": user.home} | config.env
+
+
+def _fit_settings(config: Config) -> bool:
+    """Whether every variable can be said in a settings file, which knows no way to write the end of a line."""
+    return not any(letter in value for value in config.env.values() for letter in "\r\n")
 
 
 def capabilities(config: Config) -> list[str]:

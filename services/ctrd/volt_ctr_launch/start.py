@@ -87,12 +87,14 @@ def launch(layout: Layout, found: Config, rules: policy.Policy, owner: int) -> N
     _mount_points(found, rootfs, staged, base)
     tools, needed = nspawn.switch_user(user) if not found.boots else ([], [])
     staged += [binds.Staged(source, target, True) for source, target in needed]
-    command = nspawn.command(layout, found, base, user, staged, tools)
+    variables = nspawn.variables(found, user)
+    command = nspawn.command(layout, found, base, variables, staged, tools)
+    nspawn.write_settings(layout, found, variables)
     streams.give(standard, base + user.uid, base + user.gid)
 
     sock = notify.start_socket(layout, name, own_network=found.network == "none")
     about: dict[str, object] = {
-        "command": command.shown,
+        "command": command,
         "mounts": [],
         "sandbox": _sandbox(found, base, limits),
         "stop_signal": found.stop_signal,
@@ -105,7 +107,7 @@ def launch(layout: Layout, found: Config, rules: policy.Policy, owner: int) -> N
     streams.become_standard(standard)
     streams.close_others([0, 1, 2])
     filters.install(programs)
-    os.execve(command.argv[0], command.argv, _environment(f"{layout.launch(name)}/notify", found))
+    os.execve(command[0], command, _environment(f"{layout.launch(name)}/notify", found))
 
 
 def _environment(notify_socket: str, found: Config) -> dict[str, str]:

@@ -40,12 +40,21 @@ def began(layout: Layout, config: Config, base: int) -> None:
         "restarts": restarts,
     }
     files.write_json(f"{layout.root(config.name)}/state.json", state, durable=False)
-    files.write_bytes(_begun(layout, config.name), b"", durable=False)
+    files.write_bytes(_begun(layout, config.name), config.id.encode(), durable=False)
 
 
 def is_present(layout: Layout, name: str) -> bool:
     """Whether state.json is of the present run: a launcher that dies early leaves that of the run before."""
     return os.path.exists(_begun(layout, name))
+
+
+def machine_of(layout: Layout, name: str) -> str:
+    """What nspawn calls the present run; empty if nothing has begun."""
+    try:
+        with open(_begun(layout, name), encoding="ascii") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 def _begun(layout: Layout, name: str) -> str:

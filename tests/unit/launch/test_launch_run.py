@@ -152,6 +152,12 @@ def test_a_command_runs_as_root_of_its_own_ids_and_its_code_is_kept(run: Callabl
     assert sorted(os.listdir(layout.run)) == [".filters", ".web.lock", "op"]
 
 
+@pytest.mark.parametrize("value", ["a\"b'c\\d  e;#%h $X` ü=\t", "one\ntwo\r\n", ""])
+def test_a_variable_arrives_as_it_is(run: Callable[..., Unit], value: str) -> None:
+    unit = run(args=["sh", "-c", 'printf "[%s]" "$VALUE"'], env={"PATH": "/bin", "VALUE": value})
+    assert unit.finish()[0] == f"[{value}]"
+
+
 def test_a_user_has_its_groups_and_no_capability(run: Callable[..., Unit]) -> None:
     unit = run(args=["sh", "-c", "id; grep CapEff /proc/self/status; echo $HOME"], user="app")
     written, end = unit.finish()
@@ -175,6 +181,7 @@ def test_stop_asks_first_and_kills_then(run: Callable[..., Unit], layout: Layout
     assert unit.finish()[1]["code"] == 143
     unit = run(args=["sh", "-c", "trap : TERM; echo deaf; while :; do sleep 0.1; done"], stop_seconds=0)
     unit.until_ready()
+    assert os.read(unit.output, 100) == b"deaf\n"
     stop.run(layout, "web")
     end = unit.finish()[1]
     assert (end["code"], end["signal"], end["reason"]) == (137, 9, "signal")
