@@ -9,7 +9,7 @@ systemctl stop volt-casd volt-ctrd 2>/dev/null
 find /var/lib/volt/cas -path '*/views/*' -prune -o ! -name dirty -type f -printf '%P %s %m\\n' | sort
 find /var/lib/volt/cas/tmp /var/lib/volt/cas/quarantine /var/lib/volt/containers /var/lib/volt/roots -mindepth 1 \
     -path '*/roots/.*' -prune -o -printf '%p\\n' | sort
-find /run/volt /run/volt-launch -mindepth 1 ! -path '/run/volt-launch/op/*' | sort
+find /run/volt /run/volt-launch -mindepth 1 ! -path '/run/volt-launch/op/*' ! -path '/run/volt-launch/.[fp]*' | sort
 cut -d' ' -f5 /proc/self/mountinfo | sort
 systemctl list-units --all --plain --no-legend 'volt-container*' 'volt-exec*' | sed 's/ .*//'
 systemctl --failed --plain --no-legend | sed 's/ .*//'

@@ -69,5 +69,5 @@ def _killed(layout: Layout, name: str) -> int:
 def clean(layout: Layout, name: str) -> None:
     """Remove the run-time directory, and what nspawn leaves when it is killed. Mounts went with their namespace."""
     if machine := state.machine_of(layout, name):
-        files.clear_propagated(machine)
+        files.clear_leftovers(machine)
     files.remove_below(layout.run, name)

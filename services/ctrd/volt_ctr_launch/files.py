@@ -156,9 +156,10 @@ def remove_below(directory: str, name: str) -> None:
             os.close(descriptor)
 
 
-def clear_propagated(machine: str) -> None:
-    """Remove what nspawn leaves of a machine when it is killed."""
-    remove_below("/run/systemd/nspawn/propagate", machine)
+def clear_leftovers(machine: str) -> None:
+    """Remove what nspawn leaves of a machine when it is killed; its mounts went with their namespace."""
+    for place in ("propagate", "unix-export"):
+        remove_below(f"/run/systemd/nspawn/{place}", machine)
 
 
 def remove_tree(parent: int, name: str) -> None:

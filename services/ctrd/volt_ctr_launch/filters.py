@@ -16,7 +16,7 @@ import signal
 import socket
 import zlib
 
-from volt_ctr_launch import cgroup, confinement, files, trace
+from volt_ctr_launch import cgroup, confinement, files, root, trace
 from volt_ctr_launch.errors import Refusal
 from volt_ctr_launch.kernel import PR_SET_PDEATHSIG, install_filter, prctl
 from volt_ctr_launch.nspawn import ENVIRONMENT, INSIDE
@@ -65,14 +65,14 @@ def install(programs: list[bytes]) -> None:
 
 def _rehearse(layout: Layout, capabilities: list[str], directory: str, group: str) -> list[bytes]:
     """Run nspawn with an init that does nothing in a root that holds nothing, and read what the kernel has of it."""
-    root = f"{directory}/root"
-    for path in (root, f"{root}/usr"):
+    empty = f"{directory}/root"
+    for path in (empty, f"{empty}/usr"):
         files.make_directory(path, 0o755)
     address = f"{directory}/notify"
     if os.path.lexists(address):
         os.unlink(address)
     options = ["--quiet", "--settings=no", "--keep-unit", "--register=no", f"--machine={_MACHINE}"]
-    options += ["--link-journal=no", "--timezone=off", "--resolv-conf=off", "--console=pipe", f"--directory={root}"]
+    options += ["--link-journal=no", "--timezone=off", "--resolv-conf=off", "--console=pipe", f"--directory={empty}"]
     options += [f"--bind-ro={layout.init}:{INSIDE}/init", *capabilities]
     argv = [layout.nspawn, *options, "--", f"{INSIDE}/init", "-P"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
@@ -82,6 +82,7 @@ def _rehearse(layout: Layout, capabilities: list[str], directory: str, group: st
             try:
                 prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
                 cgroup.enter(group)
+                root.private_namespaces("host")
                 null = os.open(os.devnull, os.O_RDWR)
                 os.dup2(null, 0)
                 os.dup2(null, 1)
@@ -97,7 +98,7 @@ def _rehearse(layout: Layout, capabilities: list[str], directory: str, group: st
         finally:
             cgroup.kill(group)
             os.waitpid(pid, 0)
-            files.clear_propagated(_MACHINE)
+            files.clear_leftovers(_MACHINE)
 
 
 def _leader(notify: socket.socket, nspawn: int) -> int:

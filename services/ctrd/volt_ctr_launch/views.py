@@ -46,6 +46,9 @@ def fetch(layout: Layout, name: str, tree: str, view: View) -> int:
         except FileNotFoundError:
             _copy(layout, tree, view, target)
             copy = files.open_beneath(layout.views, target)
+        if os.fstat(copy).st_size != view.size:
+            os.close(copy)
+            raise invalid("config.json: the view has another size")
         os.utime(copy)
         return copy
 
