@@ -130,7 +130,7 @@ def cgroup_of(name: str) -> str:
     """The cgroup of a container's unit; empty where there is none. A host that still has version 1 keeps
     systemd's own tree beside the controllers'."""
     for top in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
-        path = f"{top}/volt.slice/{unit_of(name)}"
+        path = f"{top}/volt.slice/volt-containers.slice/{unit_of(name)}"
         if os.path.isdir(path):
             return path
     return ""

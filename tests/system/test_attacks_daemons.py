@@ -32,6 +32,7 @@ def test_ctrd_reaches_no_unit_but_its_own(web):
             "dbus.service",
             "volt-casd.service",
             "volt.slice",
+            "volt-containers.slice",
             "multi-user.target",
             "volt-container@X.service",
             "volt-container@.service",

@@ -63,7 +63,8 @@ def spotless(clean):
 
 def _traces(machine):
     return machine.sh(
-        "ls -A /var/lib/volt/containers /var/lib/volt/roots | grep -v lock; ls -A -I .filters -I .policy.json /run/volt-launch;"
+        "ls -A /var/lib/volt/containers /var/lib/volt/roots | grep -v lock;"
+        "ls -A -I .filters -I .policy.json /run/volt-launch;"
         "systemctl list-units --no-legend --plain 'volt-container@*' 'volt-exec@*' 'volt-container-op@*';"
         "grep /var/lib/volt/roots /proc/mounts || true; volt cas refs -o name | grep ^containers/ || true"
     )

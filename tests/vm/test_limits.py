@@ -8,7 +8,7 @@ import pytest
 from system.conftest import IMAGE
 
 pytestmark = pytest.mark.timeout(1800)
-BOX = "/sys/fs/cgroup/volt.slice/volt-container@{}.service/box"
+BOX = "/sys/fs/cgroup/volt.slice/volt-containers.slice/volt-container@{}.service/box"
 EATER = "perl -e 'my @all; while (1) { push @all, chr(65) x (1 << 20) }'"  # a minimal Debian has no python
 SPIN = "while :; do :; done"
 

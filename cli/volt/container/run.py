@@ -19,6 +19,7 @@ from volt.settings import Settings
 from volt_common.api import ctr
 from volt_common.client.blocking import Client
 from volt_common.errors import VoltError
+from volt_common.wire import MAX_PACKET, encode
 
 
 def run(asked: Asked, settings: Settings) -> int:
@@ -29,54 +30,53 @@ def run(asked: Asked, settings: Settings) -> int:
     if settings.dry_run:
         one(settings, asked_row(call))
         return 0
+    return _detached(call, settings) if detached else _joined(call, asked, settings)
+
+
+def _detached(call: ctr.Create, settings: Settings) -> int:
     with client(settings, "ctrd") as daemon:
-        container = daemon.call(call)
-        name = container.name
+        name = daemon.call(call).name
         try:
-            if detached:
-                container = daemon.call(ctr.Start(name=name))
-                done(settings, row(container), name)
-                return 0
-            return _joined(asked, settings, name, daemon)
-        except _NotStarted as error:
-            _undo(daemon, name)
-            raise error.cause from None
+            done(settings, row(daemon.call(ctr.Start(name=name))), name)
         except (VoltError, KeyboardInterrupt):
-            if detached:
-                _undo(daemon, name)
+            _undo(daemon, name)
             raise
+    return 0
 
 
-class _NotStarted(Exception):
-    """The container never ran, so nothing of it is to stay."""
-
-    def __init__(self, cause: BaseException) -> None:
-        self.cause = cause
-
-
-def _joined(asked: Asked, settings: Settings, name: str, daemon: Client) -> int:
+def _joined(call: ctr.Create, asked: Asked, settings: Settings) -> int:
     """Run it with our streams; returns its exit code."""
-    with forwarding(settings, name) as signals:
+    with forwarding(settings) as signals:
         if asked.flag("--tty"):
             with Terminal() as terminal:
-                _start(settings, name, [terminal.far], signals)
+                name = _start(settings, call, [terminal.far], signals)
                 if not terminal.pump():
                     return 0  # detached: it goes on without us
-            return exit_code(settings, name, daemon)
+                return exit_code(settings, name)
         with Streams(interactive=asked.flag("--interactive")) as streams:
-            _start(settings, name, streams.passed, signals)
+            name = _start(settings, call, streams.passed, signals)
             streams.handed_over()
-            return exit_code(settings, name, daemon)
+            return exit_code(settings, name)
 
 
-def _start(settings: Settings, name: str, fds: list[int], signals: Signals) -> None:
-    """Raises _NotStarted."""
-    try:
+def _start(settings: Settings, call: ctr.Create, fds: list[int], signals: Signals) -> str:
+    """The name of what runs. Nothing stays of what could not be started."""
+    run = ctr.RunNew(name=call.name, spec=call.spec)
+    if len(encode(run)) <= MAX_PACKET - 1024:
         with packets(settings, "ctrd") as daemon:
-            daemon.call(ctr.Run(name=name), fds)
-        signals.forward = True
-    except (VoltError, KeyboardInterrupt) as error:
-        raise _NotStarted(error) from None
+            running, _ = daemon.call(run, fds)
+        signals.name = running.name
+        return running.name
+    with client(settings, "ctrd") as calls:
+        name = calls.call(call).name
+        try:
+            with packets(settings, "ctrd") as daemon:
+                daemon.call(ctr.Run(name=name), fds)
+        except (VoltError, KeyboardInterrupt):
+            _undo(calls, name)
+            raise
+    signals.name = name
+    return name
 
 
 def _undo(daemon: Client, name: str) -> None:
@@ -85,11 +85,10 @@ def _undo(daemon: Client, name: str) -> None:
         daemon.call(ctr.Delete(name=name, force=True))
 
 
-def exit_code(settings: Settings, name: str, daemon: Client) -> int:
-    """Wait for the end of the run, however long that takes: --timeout is for daemons, not for payloads. Over the
-    connection that is there, unless that one has a time limit."""
-    with contextlib.nullcontext(daemon) if settings.timeout is None else Client("ctrd", run=settings.host) as patient:
-        exit = patient.call(ctr.Wait(name=name))
+def exit_code(settings: Settings, name: str) -> int:
+    """Wait for the end of the run, however long that takes: --timeout is for daemons, not for payloads."""
+    with Client("ctrd", run=settings.host) as daemon:
+        exit = daemon.call(ctr.Wait(name=name))
     if exit.reason in ("oom", "start-failure", "lost") and not settings.quiet:
         from volt.failure import say
 
@@ -101,29 +100,28 @@ def exit_code(settings: Settings, name: str, daemon: Client) -> int:
 
 
 class Signals:
-    """What is done with signals that ask this command to end: while `forward` is false they do end it."""
+    """What is done with signals that ask this command to end: till there is a container, they do end it."""
 
-    def __init__(self, settings: Settings, name: str) -> None:
-        self.forward = False
+    def __init__(self, settings: Settings) -> None:
+        self.name = ""
         self._settings = settings
-        self._name = name
         self._interrupts = 0
 
     def arrived(self, number: int, _: FrameType | None) -> None:
         """The handler."""
-        if not self.forward:
+        if not self.name:
             raise KeyboardInterrupt(signal.Signals(number).name)
         self._interrupts += number == signal.SIGINT
         wanted = "SIGKILL" if self._interrupts >= 3 else signal.Signals(number).name
         with contextlib.suppress(VoltError), Client("ctrd", run=self._settings.host, timeout=10) as daemon:
-            daemon.call(ctr.Kill(name=self._name, signal=wanted))
+            daemon.call(ctr.Kill(name=self.name, signal=wanted))
 
 
 @contextlib.contextmanager
-def forwarding(settings: Settings, name: str) -> Iterator[Signals]:
+def forwarding(settings: Settings) -> Iterator[Signals]:
     """Pass the signals that ask this command to end on to the payload, which decides. The third Ctrl-C
     kills it."""
-    signals = Signals(settings, name)
+    signals = Signals(settings)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
     before = {number: signal.signal(number, signals.arrived) for number in numbers}
     try:

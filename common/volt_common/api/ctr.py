@@ -265,6 +265,17 @@ class Run(Call["Running"], frozen=True, kw_only=True, tag="ctr.run"):
     name: Name
 
 
+class RunNew(Call["Running"], frozen=True, kw_only=True, tag="ctr.run_new"):
+    """Create and Run in one, which is quicker: 3 descriptors, or 1 with `spec.tty`. Nothing stays of a container that
+    could not be started. Raises as Create and Start."""
+
+    mutates: ClassVar = True
+    resource: ClassVar = "name"
+    descriptors: ClassVar = None
+    name: Name | None = None
+    spec: Spec
+
+
 class Running(Struct, frozen=True):
     name: str
     leader: int = 0
@@ -312,5 +323,5 @@ Interface = (
 )
 """What the ZeroMQ socket takes."""
 
-Descriptors = Run | Attach | Exec
+Descriptors = Run | RunNew | Attach | Exec
 """What the descriptor socket takes."""

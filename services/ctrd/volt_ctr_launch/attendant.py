@@ -35,10 +35,10 @@ class _Pipes(Record):
     given: list[int]
 
 
-def attend(layout: Layout, config: Config, unit: str, owner: int) -> Streams:
+def attend(layout: Layout, config: Config, unit: str, owner: int, handover: Handover | None) -> Streams:
     """Fork. The child returns, with the payload's streams, and becomes nspawn; this process never does, and exits as
-    nspawn did. Raises Refusal."""
-    handover = Handover(layout.handover, "run", config.name, config.id)
+    nspawn did. `handover` is what brought the caller's streams, if they are here already. Raises Refusal."""
+    handover = handover or Handover(layout.handover, "run", config.name, config.id)
     given = handover.descriptors
     if len(given) != (1 if config.tty else 3):
         raise invalid(f"{len(given)} descriptors were handed over")

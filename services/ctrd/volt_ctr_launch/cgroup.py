@@ -45,7 +45,7 @@ def of_unit() -> str:
 
 def of_container(name: str) -> str:
     """The group of a container's unit, for launchers that run in another; its template names the slice."""
-    return f"{mount_point()}/volt.slice/volt-container@{name}.service"
+    return f"{mount_point()}/volt.slice/volt-containers.slice/volt-container@{name}.service"
 
 
 def enter(group: str) -> None:

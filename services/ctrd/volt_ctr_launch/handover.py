@@ -21,10 +21,10 @@ _O_PATH = 0o10000000
 class Handover:
     """The connection for one run or exec. It stays open as long as the command lives."""
 
-    def __init__(self, path: str, unit: str, name: str, id: str) -> None:
+    def __init__(self, path: str, unit: str, name: str, id: str, seconds: float = 30) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            self.socket.settimeout(30)
+            self.socket.settimeout(seconds)
             self.socket.connect(path)
             self.socket.send(json.dumps({"unit": unit, "name": name, "id": id}).encode())
             data, self.descriptors = _receive(self.socket)

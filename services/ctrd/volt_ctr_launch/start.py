@@ -27,9 +27,11 @@ from volt_ctr_launch import (
 )
 from volt_ctr_launch.config import Config
 from volt_ctr_launch.errors import Refusal
+from volt_ctr_launch.handover import Handover
 from volt_ctr_launch.paths import Layout
 
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+_MAKING_SECONDS = 290  # a view of a large image may have to be made
 
 
 def run(layout: Layout, name: str) -> None:
@@ -38,11 +40,11 @@ def run(layout: Layout, name: str) -> None:
     try:
         rules = policy.load(layout.policy, layout.policy_cache)
         owner = os.stat(layout.containers).st_uid
-        found = config.load(layout.containers, name, owner)
+        found, handover = _configuration(layout, name, owner)
         policy.check(found, rules)
         # Till nspawn runs: a delete that came between would free the ids that it is about to use.
         with files.locked(layout.lock_of(name)):
-            launch(layout, found, rules, owner)
+            launch(layout, found, rules, owner, handover)
     except Refusal as refusal:
         if found is None and refusal.code == "NOT_FOUND":
             raise  # there is no such container, and so nothing to keep a state of
@@ -54,7 +56,22 @@ def run(layout: Layout, name: str) -> None:
         raise
 
 
-def launch(layout: Layout, found: Config, rules: policy.Policy, owner: int) -> None:
+def _configuration(layout: Layout, name: str, owner: int) -> tuple[Config, Handover | None]:
+    """What is to be started. Where there is nothing yet, volt-ctrd may be about to make it, for a caller whose streams
+    it then hands over."""
+    try:
+        return config.load(layout.containers, name, owner), None
+    except Refusal as refusal:
+        if refusal.code != "NOT_FOUND":
+            raise
+        try:
+            handover = Handover(layout.handover, "run", name, "", _MAKING_SECONDS)
+        except Refusal:
+            raise refusal from None
+    return config.load(layout.containers, name, owner), handover
+
+
+def launch(layout: Layout, found: Config, rules: policy.Policy, owner: int, handover: Handover | None) -> None:
     """Prepare and exec. Everything mounted here is in this process's own mount namespace, and goes with it."""
     name = found.name
     for path in (layout.root(name), layout.launch(name)):
@@ -69,7 +86,7 @@ def launch(layout: Layout, found: Config, rules: policy.Policy, owner: int) -> N
     # Before the mount namespace, which what copies the streams would keep alive.
     watched = found.streams == "handover"
     if watched:
-        standard = attendant.attend(layout, found, unit, owner)
+        standard = attendant.attend(layout, found, unit, owner, handover)
     cgroup.prepare(unit, limits)
     if not watched:
         standard = streams.prepare(layout, found, unit, owner)

@@ -18,6 +18,7 @@ from volt_ctrd.files import Places
 from volt_ctrd.images import Image
 
 VERSION = 1
+JOURNAL, HANDOVER = "journal", "handover"  # what `streams` can be
 _CONFIG, _HANDOVER, _SPEC = "config.json", "handover.json", "spec.json"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -58,7 +59,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     workdir: str
     hostname: str
     tty: bool
-    streams: str  # "journal", or "handover": the caller of Run brings them
+    streams: str  # JOURNAL, or HANDOVER: the caller of Run brings them
     read_only: bool
     layer: ctr.Layer
     network: ctr.Network
@@ -96,7 +97,7 @@ def of_spec(name: str, uid: int, spec: ctr.Spec, image: Image, view: cas.ViewRea
         workdir=spec.workdir or image.config.workdir or "/",
         hostname=spec.hostname or name,
         tty=spec.tty,
-        streams="journal",
+        streams=JOURNAL,
         read_only=spec.read_only,
         layer=spec.layer,
         network=spec.network,
@@ -145,7 +146,7 @@ def _stop_signal(spec: ctr.Spec, image: Image) -> str:
 def write(directory: str, config: Config, spec: ctr.Spec) -> None:
     """All files, durably, into a directory that nobody sees yet. Beside config.json lies the same for a start
     with a caller's streams, so that such a start need not wait for the disk."""
-    handover = with_streams(config, "handover")
+    handover = with_streams(config, HANDOVER)
     contents = {_CONFIG: _pretty(config), _HANDOVER: _pretty(handover), _SPEC: msgspec.json.encode(spec)}
     fds = []
     try:
@@ -169,7 +170,7 @@ def with_streams(config: Config, streams: str) -> Config:
 
 def set_streams(places: Places, config: Config, streams: str) -> None:
     """Have the next start use `streams`. After a power cut either configuration is good: each start sets its own."""
-    if streams == "handover":
+    if streams == HANDOVER:
         with contextlib.suppress(FileNotFoundError):
             os.rename(f"{places.home(config.name)}/{_HANDOVER}", places.config(config.name))
             return

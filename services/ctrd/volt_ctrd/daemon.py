@@ -118,6 +118,12 @@ class Ctrd:
                 config = containers.config(name)
                 execs.check_streams(request.fds, config.tty)
                 return await containers.run(config, lambda: self._execs.streams(config, request.take_fds()))
+            case ctr.RunNew(name=asked, spec=spec):
+                execs.check_streams(request.fds, spec.tty)
+                offer = self._execs.streams_of_new
+                return await containers.run_new(
+                    asked, spec, request.peer.uid, lambda name: offer(name, request.take_fds())
+                )
             case ctr.Attach(name=name):
                 await containers.must_run(name)
                 self._execs.attach(containers.config(name), request.fds)

@@ -75,6 +75,10 @@ class Execs:
         """Offer a container's launcher the streams of the caller of Run; owns `fds`."""
         return self._handover.offer(Asked("run", config.name, config.id), RunAnswer(), fds)
 
+    def streams_of_new(self, name: str, fds: list[int]) -> contextlib.AbstractContextManager[Offer]:
+        """The same for a container that is being made: the launcher gets them when the offer is released."""
+        return self._handover.offer(Asked("run", name, ""), RunAnswer(), fds, released=False)
+
     async def run(self, call: ctr.Exec, fds: list[int], began: Callable[[int], Awaitable[None]]) -> ctr.Exit:
         """Run a command till it ends; it is killed if this is cancelled, which is what happens when the caller
         goes. `began` is told the command's pid on the host. Owns `fds`."""

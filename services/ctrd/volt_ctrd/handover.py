@@ -24,6 +24,7 @@ MAX_PACKET: Final = 1 << 20
 SEND_BUFFER: Final = 1 << 20
 WAITING: Final = 64  # launchers that have connected and not said for what
 ASK_SECONDS: Final = 10.0
+_NOBODY: Final = "nothing waits for it; whoever asked has gone, or the daemon was restarted"
 
 log = logging.getLogger("volt")
 
@@ -81,12 +82,20 @@ class Taken:
 
 
 class Offer:
-    """Descriptors that wait for their launcher."""
+    """Descriptors that wait for their launcher. A launcher that comes before `release` waits for that."""
 
-    def __init__(self, packet: bytes, fds: list[int]) -> None:
+    def __init__(self, packet: bytes, fds: list[int], *, released: bool) -> None:
         self.packet = packet
         self.fds = fds
+        self.refusal: asyncio.Future[str] = asyncio.get_running_loop().create_future()  # "": none
+        if released:
+            self.release()
         self.taken: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+
+    def release(self, refusal: str = "") -> None:
+        """Let the launcher have them, or tell it why not."""
+        if not self.refusal.done():
+            self.refusal.set_result(refusal)
 
     def keep(self) -> Taken | None:
         """The launcher's connection, which is then the caller's to close; None if no launcher came."""
@@ -113,14 +122,16 @@ class Handover:
         return bool(self._offers or self._asking)
 
     @contextlib.contextmanager
-    def offer(self, asked: Asked, answer: msgspec.Struct, fds: list[int]) -> Iterator[Offer]:
-        """Keep `fds`, which it owns from here on, till the launcher has them or the block ends."""
-        offer = Offer(msgspec.json.encode(answer), fds)
+    def offer(self, asked: Asked, answer: msgspec.Struct, fds: list[int], *, released: bool = True) -> Iterator[Offer]:
+        """Keep `fds`, which it owns from here on, till the launcher has them or the block ends. An offer without an id
+        is for any launcher of that unit and name: the container is only being made."""
+        offer = Offer(msgspec.json.encode(answer), fds, released=released)
         self._offers[asked] = offer
         try:
             yield offer
         finally:
             self._offers.pop(asked, None)
+            offer.release(_NOBODY)
             close_all(offer.fds)
             if offer.taken.done() and not offer.taken.cancelled():
                 offer.taken.result().close()
@@ -150,24 +161,24 @@ class Handover:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             data = await asyncio.wait_for(self._loop.sock_recv(sock, MAX_PACKET), ASK_SECONDS)
-            kept = self._answer(sock, data)
+            kept = await self._answer(sock, data)
         except (TimeoutError, OSError) as error:
             log.warning("a launcher's handover failed: %s", error)
         finally:
             if not kept:
                 sock.close()
 
-    def _answer(self, sock: socket.socket, data: bytes) -> bool:
+    async def _answer(self, sock: socket.socket, data: bytes) -> bool:
         try:
             asked = msgspec.json.decode(data, type=Asked)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             sock.send(msgspec.json.encode(_Refusal(False, "not a request")))
             return False
-        offer = self._offers.pop(asked, None)
-        if offer is None:
-            message = "nothing waits for it; whoever asked has gone, or the daemon was restarted"
-            sock.send(msgspec.json.encode(_Refusal(False, message)))
+        offer = self._offers.pop(asked, None) or self._offers.pop(Asked(asked.unit, asked.name, ""), None)
+        if refusal := _NOBODY if offer is None else await offer.refusal:
+            sock.send(msgspec.json.encode(_Refusal(False, refusal)))
             return False
+        assert offer is not None
         socket.send_fds(sock, [offer.packet], offer.fds)
         close_all(offer.fds)
         offer.fds = []

@@ -73,11 +73,10 @@ def staged(places: Places, name: str) -> Iterator[Stage]:
 
 
 def retire(places: Places, name: str) -> Leftover:
-    """Take a container's name away from its directory, durably."""
+    """Take a container's name away from its directory. It is durable when `containers` is synced."""
     leftover = Leftover(f"{places.containers}/.old-{name}-{secrets.token_hex(8)}", name)
     point("delete.before-rename")
     os.rename(places.home(name), leftover.path)
-    durable.sync_directory(places.containers)
     point("delete.after-rename")
     return leftover
 

@@ -10,9 +10,10 @@ import logging
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
+from volt_common import durable
 from volt_common.api import ctr
 from volt_common.errors import AlreadyExists, Conflict, Exhausted, Invalid, NotFound, VoltError, of_code
 from volt_common.failpoint import point
@@ -25,7 +26,7 @@ from volt_ctrd.events import Events
 from volt_ctrd.files import Places, RootState, Running, load
 from volt_ctrd.files import names as all_names
 from volt_ctrd.handover import Offer
-from volt_ctrd.images import Store
+from volt_ctrd.images import Image, Store
 from volt_ctrd.units import Phase, Unit, Units, container_unit
 
 log = logging.getLogger("volt")
@@ -84,7 +85,9 @@ class Lifecycle:
                     await self._store.release(leftover.name)
                 await asyncio.to_thread(homes.clear, leftover)
         for config in self._readable():
-            if config.remove and (self._record(config).started_at or await self._up(config.name)):
+            # One that was made to be run once is over if it does not run, whatever became of it meanwhile.
+            begun = config.streams == configs.HANDOVER or self._record(config).started_at
+            if config.remove and (begun or await self._up(config.name)):
                 self._remove_when_ended(config.name)
 
     async def close(self) -> None:
@@ -159,25 +162,35 @@ class Lifecycle:
 
     async def create(self, name: str | None, spec: ctr.Spec, uid: int) -> ctr.Container:
         """Raises AlreadyExists, NotFound (image), Invalid, Denied."""
+        name = self._name_for(name, spec)
+        async with self._store.asking():
+            with self._claims.claim(name, "being created or deleted"):
+                image = await self._prepare(name, spec)
+                config = await self._make(name, spec, uid, image, configs.JOURNAL)
+        return self._joined(config, Unit(container_unit(name)), None)
+
+    def _name_for(self, name: str | None, spec: ctr.Spec) -> str:
+        """Checks what can be checked of a new container without looking anywhere."""
         precheck.check(spec, precheck.load(self._places.policy))
         name = name or names.made_up(self._taken, random.SystemRandom())
         if name in RESERVED:
             raise Invalid(f"the name {name} is Volt's own", hint="take another")
-        async with self._store.asking():
-            return await self._create(name, spec, uid)
+        return name
 
-    async def _create(self, name: str, spec: ctr.Spec, uid: int) -> ctr.Container:
-        with self._claims.claim(name, "being created or deleted"):
-            if os.path.lexists(self._places.home(name)):
-                raise AlreadyExists(kind="container", name=name, hint=f"volt rm {name}, or take another name")
-            if earlier := self._tidying.get(name):  # it would let go of this one's tree
-                await asyncio.wait({earlier})
-            image = await self._store.resolve(spec.image)
-            config = configs.of_spec(name, uid, spec, image, await self._store.view(image.tree))
-            await completed(self._publish(config, spec))
+    async def _prepare(self, name: str, spec: ctr.Spec) -> Image:
+        """Whatever makes most creations fail is found out here."""
+        if os.path.lexists(self._places.home(name)):
+            raise AlreadyExists(kind="container", name=name, hint=f"volt rm {name}, or take another name")
+        if earlier := self._tidying.get(name):  # it would let go of this one's tree
+            await asyncio.wait({earlier})
+        return await self._store.resolve(spec.image)
+
+    async def _make(self, name: str, spec: ctr.Spec, uid: int, image: Image, streams: str) -> Config:
+        config = configs.of_spec(name, uid, spec, image, await self._store.view(image.tree))
+        await completed(self._publish(configs.with_streams(config, streams), spec))
         self._exits.pop(name, None)
         self._events.publish("create", name, image=spec.image)
-        return self._joined(config, Unit(container_unit(name)), None)
+        return config
 
     async def _publish(self, config: Config, spec: ctr.Spec) -> None:
         """From here on a crash leaves a `.new-` directory, so that the next ctrd lets the tree go."""
@@ -200,15 +213,61 @@ class Lifecycle:
     async def start(self, name: str) -> ctr.Container:
         """Raises NotFound, Conflict, and what the launcher refuses."""
         with self._claims.claim(name, "being started"):
-            await self._begin(self.config(name), "journal")
+            await self._begin(self.config(name), configs.JOURNAL)
         return await self.inspect(name)
 
     async def run(self, config: Config, streams: Callable[[], contextlib.AbstractContextManager[Offer]]) -> ctr.Running:
         """Start with the streams that are offered to the launcher inside `streams()`."""
         with self._claims.claim(config.name, "being started"), streams() as offer:
-            await self._begin(config, "handover", offer)
-        running = load(self._places.running(config.name), Running)
-        return ctr.Running(config.name, running.leader if running else 0)
+            await self._begin(config, configs.HANDOVER, offer)
+        return self._running(config.name)
+
+    async def run_new(
+        self,
+        name: str | None,
+        spec: ctr.Spec,
+        uid: int,
+        streams: Callable[[str], contextlib.AbstractContextManager[Offer]],
+    ) -> ctr.Running:
+        """Create and start. systemd and the start of a launcher take longer than all that is done here, so that goes on
+        meanwhile: the launcher waits for its streams till there is a configuration. `streams(name)` offers them."""
+        name = self._name_for(name, spec)
+        async with self._store.asking():
+            with self._claims.claim(name, "being started"), streams(name) as offer:
+                image, _ = await asyncio.gather(self._prepare(name, spec), self._must_rest(name))
+                starting = asyncio.ensure_future(self._units.start(container_unit(name)))
+                try:
+                    config = await self._make(name, spec, uid, image, configs.HANDOVER)
+                    offer.release()
+                    await self._started(config, RootState(), starting, offer)
+                except BaseException:
+                    offer.release("the container could not be made")
+                    await completed(self._undo(name, starting))
+                    raise
+        return self._running(name)
+
+    async def _undo(self, name: str, starting: asyncio.Future[None]) -> None:
+        """Nothing stays of a container that can't be run."""
+        if not starting.done():
+            await self._end_unit(name)
+        await asyncio.wait({starting})
+        if not starting.cancelled():
+            starting.exception()  # it was told, or does not matter
+        await self._must_rest(name)
+        if os.path.isdir(self._places.home(name)):
+            await self._delete(name)
+
+    async def _end_unit(self, name: str) -> None:
+        """Kill all that its unit has."""
+        unit = await self._units.container(name)
+        if unit.phase is not Phase.INACTIVE:
+            with contextlib.suppress(NotFound):  # it ended by itself just now
+                await self._units.kill(unit.name, signal.SIGKILL)
+            await self._units.stop(unit.name)
+
+    def _running(self, name: str) -> ctr.Running:
+        running = load(self._places.running(name), Running)
+        return ctr.Running(name, running.leader if running else 0)
 
     async def _begin(self, config: Config, streams: str, offer: Offer | None = None) -> None:
         name = config.name
@@ -219,16 +278,22 @@ class Lifecycle:
             await completed(asyncio.to_thread(configs.set_streams, self._places, config, streams))
         before = self._record(config)
         point("start.before-unit")
+        await self._started(config, before, self._units.start(container_unit(name)), offer)
+
+    async def _started(
+        self, config: Config, before: RootState, starting: Awaitable[None], offer: Offer | None = None
+    ) -> None:
+        """Wait for a start. `before` is what root's record said before it."""
         try:
-            await self._units.start(container_unit(name))
+            await starting
             point("start.after-unit")
             if offer is not None and (taken := offer.keep()) is not None:
-                self._attendants[name] = Attendant(taken)
+                self._attendants[config.name] = Attendant(taken)
         except VoltError as error:
             self._explain_failure(config, before, error)
         finally:
             if config.remove:
-                self._remove_when_ended(name)
+                self._remove_when_ended(config.name)
 
     def _explain_failure(self, config: Config, before: RootState, error: VoltError) -> None:
         """Raise what the launcher wrote down, where it did, else what systemd said. A payload that ran and ended
@@ -254,7 +319,7 @@ class Lifecycle:
         with self._claims.claim(name, "being restarted"):
             config = self.config(name)
             await self._end(config, seconds)
-            await self._begin(config, "journal")
+            await self._begin(config, configs.JOURNAL)
         return await self.inspect(name)
 
     def _exclusive_or_starting(self, name: str, doing: str) -> contextlib.AbstractContextManager[None]:
@@ -329,11 +394,7 @@ class Lifecycle:
 
     async def _put_down(self, name: str) -> None:
         """Kill it, and let whoever starts it notice."""
-        unit = await self._units.container(name)
-        if unit.phase is not Phase.INACTIVE:
-            with contextlib.suppress(NotFound):  # it ended by itself just now
-                await self._units.kill(unit.name, signal.SIGKILL)
-            await self._units.stop(unit.name)
+        await self._end_unit(name)
         await self._claims.settled(name)
 
     async def _delete(self, name: str) -> None:
@@ -344,15 +405,17 @@ class Lifecycle:
 
     async def _forget(self, name: str) -> None:
         """The rest of a delete."""
-        await self._let_go(await self._retire(name))
+        await self._tidy(self._retire(name))
 
-    async def _retire(self, name: str) -> homes.Leftover:
-        """From here on it is deleted, durably; what is left is found again at the next start."""
+    def _retire(self, name: str) -> homes.Leftover:
+        """From here on it is deleted, and durably once the directory is synced."""
         if attendant := self._attendants.pop(name, None):
             attendant.dismiss()
-        return await asyncio.to_thread(homes.retire, self._places, name)
+        return homes.retire(self._places, name)
 
-    async def _let_go(self, leftover: homes.Leftover) -> None:
+    async def _tidy(self, leftover: homes.Leftover) -> None:
+        """After `_retire`. The store lets go last: a name that a power cut brings back has its tree."""
+        await asyncio.to_thread(durable.sync_directory, self._places.containers)
         try:
             await self._store.release(leftover.name)
         except VoltError as error:  # the ref goes at the next start, with the leftover
@@ -398,9 +461,10 @@ class Lifecycle:
             self._keep_exit(name, exit)
             if not await attendant.remove():
                 return False
-            leftover = await completed(self._retire(name))
+            leftover = self._retire(name)
         self._events.publish("delete", name)
-        self._tidying[name] = task = asyncio.get_running_loop().create_task(self._let_go(leftover))
+        # Not waited for: should a power cut undo it, `recover` does it again.
+        self._tidying[name] = task = asyncio.get_running_loop().create_task(self._tidy(leftover))
         task.add_done_callback(lambda _: self._tidying.pop(name, None))
         return True
 

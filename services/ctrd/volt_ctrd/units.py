@@ -19,6 +19,8 @@ from volt_common.systemd import Systemd, UnitState
 
 CGROUPS: Final = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")  # on a hybrid host, and elsewhere
 
+SLICE: Final = "volt.slice/volt-containers.slice"
+
 _CONTAINER: Final = re.compile(r"volt-container@([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)\.service\Z")
 
 
@@ -74,7 +76,7 @@ def container_of(unit: str) -> str | None:
 def is_frozen(name: str, mounts: tuple[str, ...] = CGROUPS) -> bool:
     """Whether the launcher froze a container: systemd is not told, its control group knows."""
     for mount in mounts:
-        path = f"{mount}/volt.slice/{container_unit(name)}/box/payload/cgroup.freeze"
+        path = f"{mount}/{SLICE}/{container_unit(name)}/box/payload/cgroup.freeze"
         with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
             return file.read().strip() == "1"
     return False

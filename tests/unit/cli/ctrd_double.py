@@ -116,11 +116,7 @@ class Double:
     async def handle(self, call, request):
         match call:
             case ctr.Create(name=name, spec=spec):
-                name = name or "made-up"
-                if name in self.specs:
-                    raise AlreadyExists(kind="container", name=name)
-                self.specs[name] = spec
-                return self.told(name)
+                return self.told(self.make(name, spec))
             case ctr.List():
                 for name in sorted(self.specs):
                     await request.item(self.told(name))
@@ -155,8 +151,19 @@ class Double:
             case _:
                 return self.told(call.name)
 
+    def make(self, name, spec):
+        name = name or "made-up"
+        if name in self.specs:
+            raise AlreadyExists(kind="container", name=name)
+        self.specs[name] = spec
+        return name
+
     async def handle_packet(self, call, request):
         match call:
+            case ctr.RunNew(name=name, spec=spec):
+                if spec.image == "refused":
+                    raise Denied("the policy forbids it")
+                return await self.handle_packet(ctr.Run(name=self.make(name, spec)), request)
             case ctr.Run(name=name):
                 spec = self.specs[name]
                 if spec.image == "refused":

@@ -12,7 +12,7 @@ from volt_common.api import cas, ctr
 from volt_ctrd import config, state
 from volt_ctrd.files import Ended, Places, RootState, Running, load
 from volt_ctrd.images import Image
-from volt_ctrd.units import Phase, Unit, is_frozen
+from volt_ctrd.units import SLICE, Phase, Unit, is_frozen
 
 VIEW = cas.ViewReady("ab" * 32, cas.Form.FULL, 8192, "cd" * 32, 0o40755, 0, 0, 0)
 CONFIG = config.of_spec("web", 1000, ctr.Spec(image="web", args=["/bin/true"]), Image("ab" * 32), VIEW)
@@ -99,7 +99,7 @@ def test_a_record_of_a_later_version_is_read_as_far_as_it_is_known(places: Place
 
 
 def test_a_frozen_container_is_known_by_its_control_group(places: Places) -> None:
-    box = f"{places.run}/volt.slice/{UNIT}/box/payload"
+    box = f"{places.run}/{SLICE}/{UNIT}/box/payload"
     os.makedirs(box)
     for text, frozen in (("0\n", False), ("1\n", True)):
         with open(f"{box}/cgroup.freeze", "w", encoding="ascii") as file:
