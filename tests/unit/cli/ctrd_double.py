@@ -175,10 +175,10 @@ class Double:
                 return ctr.Running(name)
             case ctr.Exec():
                 process = Process(call.args, request.take_fds(), call.tty)
-                await request.item(ctr.Running(call.name, process.child.pid))
                 try:
+                    await request.item(ctr.Running(call.name, process.child.pid))
                     return await asyncio.shield(process.ended)
-                except asyncio.CancelledError:
+                except BaseException:  # the caller has gone, or interrupts it
                     os.killpg(process.child.pid, signal.SIGKILL)
                     raise
         raise NotFound(kind="terminal", name=call.name)
