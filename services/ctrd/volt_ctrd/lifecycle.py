@@ -238,8 +238,10 @@ class Lifecycle:
                 starting = asyncio.ensure_future(self._units.start(container_unit(name)))
                 try:
                     config = await self._make(name, spec, uid, image, configs.HANDOVER)
+                    if (this := asyncio.current_task()) and this.cancelling():  # while that was done to its end
+                        raise asyncio.CancelledError
                     offer.release()
-                    await self._started(config, RootState(), starting, offer)
+                    await self._started(config, RootState(), asyncio.shield(starting), offer)
                 except BaseException:
                     offer.release("the container could not be made")
                     await completed(self._undo(name, starting))
@@ -248,9 +250,10 @@ class Lifecycle:
 
     async def _undo(self, name: str, starting: asyncio.Future[None]) -> None:
         """Nothing stays of a container that can't be run."""
-        if not starting.done():
+        while not starting.done():  # systemd may not have heard of the start when it is asked for its end
             await self._end_unit(name)
-        await asyncio.wait({starting})
+            await asyncio.wait({starting}, timeout=0.1)
+        await self._end_unit(name)
         if not starting.cancelled():
             starting.exception()  # it was told, or does not matter
         await self._must_rest(name)
