@@ -16,16 +16,20 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
 
-class Served:
-    """A running echo daemon. Its sockets are the test's, as systemd would hold them, so that it can be ended
-    and started again without a client noticing more than a closed connection."""
+ECHO = (str(HERE / "echo_daemon.py"),)
 
-    def __init__(self, directory: Path, options: tuple[str, ...] = ()) -> None:
+
+class Served:
+    """A running daemon, the echo unless said otherwise. Its sockets are the test's, as systemd would hold them, so
+    that it can be ended and started again without a client noticing more than a closed connection."""
+
+    def __init__(self, directory: Path, options: tuple[str, ...] = (), program: tuple[str, ...] = ECHO) -> None:
         self.run = directory / "run"
         self.state = directory / "state"
         self.run.mkdir()
         self.state.mkdir()
         self._options = options
+        self._program = program
         self._sockets = []
         for name, kind in (("casd.sock", socket.SOCK_STREAM), ("casd.fd", socket.SOCK_SEQPACKET)):
             sock = socket.socket(socket.AF_UNIX, kind)
@@ -50,7 +54,7 @@ class Served:
         }
         # The shell stays one process: LISTEN_PID must be the pid that looks at it.
         script = f'exec 3<&{zmq} 4<&{fd}; LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=zmq:fd exec "$@"'
-        command = [sys.executable, str(HERE / "echo_daemon.py"), "--state", str(self.state), *self._options]
+        command = [sys.executable, *self._program, "--state", str(self.state), *self._options]
         self.process = subprocess.Popen(
             ["bash", "-c", script, "bash", *command], pass_fds=(zmq, fd), env=environment, stdin=subprocess.DEVNULL
         )

@@ -1,6 +1,7 @@
-"""A live daemon under random and mutated messages: it answers with typed errors, or not at all, and does not grow.
+"""Live daemons under random and mutated messages: they answer with typed errors, or not at all, and do not grow.
 
-CI sends a bounded share; VOLT_FUZZ=10000000 sends that many.
+The skeleton with an echo behind it, and the store, which does what it is asked. CI sends a bounded share;
+VOLT_FUZZ=10000000 sends that many to each.
 """
 
 from __future__ import annotations
@@ -13,24 +14,35 @@ import socket
 import msgpack
 import pytest
 import zmq
+from wire.conftest import ECHO, Served
+from wire.test_golden import encoded as samples
 
 from volt_common.api import cas
 from volt_common.client.blocking import Client
 from volt_common.errors import BY_CODE
-from volt_common.wire import Kind, encode, encode_header
+from volt_common.wire import Kind, encode_header
 
 COUNT = int(os.environ.get("VOLT_FUZZ", "60000"))
-GOOD = [
-    encode(call)
-    for call in (
-        cas.Status(),
-        cas.RefSet(name="a/b", kind="blob", digest="0" * 64),
-        cas.RefGet(name="x"),
-        cas.RefList(prefix="3"),
-        cas.RefDelete(name="x"),
-        cas.Ls(tree="x", path=b"\xff"),
-    )
-]
+SEEDS = [bytes.fromhex(text) for name, text in samples()["messages"].items() if name.startswith("casd cas.")]
+
+
+@pytest.fixture(params=["skeleton", "store"])
+def fuzzed(request, tmp_path):
+    """A running daemon."""
+    store = ("-m", "volt_casd", "--store", str(tmp_path / "store"))
+    one = Served(tmp_path, (), store if request.param == "store" else ECHO)
+    one.start()
+    yield one
+    assert one.alive()
+    one.close()
+
+
+def _well(served):
+    """It answers, and what it holds is whole."""
+    with Client("casd", str(served.run), timeout=60) as client:
+        client.call(cas.Status())
+        if (served.state.parent / "store").exists():
+            assert client.collect(cas.Verify())[0] == []
 
 
 def _value(rng, depth=0):
@@ -57,7 +69,7 @@ def _body(rng):
     if how == 2:
         op = rng.choice(["cas.status", "cas.ref_set", "cas.ls", "describe", "x", "cas.verify"])
         return msgpack.packb({"op": op, **{k: _value(rng, 3) for k in rng.sample(["name", "digest", "tree", "q"], 2)}})
-    data = bytearray(rng.choice(GOOD))
+    data = bytearray(rng.choice(SEEDS))
     for _ in range(rng.randrange(6)):
         data[rng.randrange(len(data))] = rng.randrange(256)
     return bytes(data) if how == 3 else bytes(data[: rng.randrange(len(data) + 1)])
@@ -86,7 +98,8 @@ def _check(reply):
 
 
 @pytest.mark.timeout(0 if COUNT > 100_000 else 120)
-def test_the_zmq_socket(served):
+def test_the_zmq_socket(fuzzed):
+    served = fuzzed
     rng = random.Random(20260101)
     context = zmq.Context()
     sock = context.socket(zmq.DEALER)
@@ -101,13 +114,13 @@ def test_the_zmq_socket(served):
         if number == COUNT // 2:
             half = served.memory()
     context.destroy(0)
-    with Client("casd", str(served.run), timeout=30) as client:
-        assert client.call(cas.Status()).objects == 1
+    _well(served)
     assert replies > COUNT // 4
     assert served.memory() - half < 20 << 20
 
 
-def test_the_descriptor_socket(served):
+def test_the_descriptor_socket(fuzzed):
+    served = fuzzed
     rng = random.Random(20260102)
     null = os.open("/dev/null", os.O_RDONLY)
     half = 0
@@ -126,8 +139,7 @@ def test_the_descriptor_socket(served):
         if number == count // 2:
             half = served.memory()
     os.close(null)
-    with Client("casd", str(served.run), timeout=30) as client:
-        assert client.call(cas.Status()).objects == 1
+    _well(served)
     assert served.memory() - half < 20 << 20
     assert len(os.listdir(f"/proc/{served.process.pid}/fd")) < 60, "descriptors leak"
 
