@@ -16,6 +16,7 @@ import pytest
 import zmq
 from wire.conftest import ECHO, Served
 from wire.test_golden import encoded as samples
+from wire.waiting import wait_until
 
 from volt_common.api import cas
 from volt_common.client.blocking import Client
@@ -141,7 +142,9 @@ def test_the_descriptor_socket(fuzzed):
     os.close(null)
     _well(served)
     assert served.memory() - half < 20 << 20
-    assert len(os.listdir(f"/proc/{served.process.pid}/fd")) < 60, "descriptors leak"
+    wait_until(
+        lambda: len(os.listdir(f"/proc/{served.process.pid}/fd")) < 60
+    )  # builds whose callers went are still ending
 
 
 def test_frames_without_an_end_are_bounded_by_the_unit_and_one_too_large_is_dropped(served):

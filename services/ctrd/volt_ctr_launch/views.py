@@ -48,7 +48,7 @@ def fetch(layout: Layout, name: str, tree: str, view: View) -> int:
             copy = files.open_beneath(layout.views, target)
         if os.fstat(copy).st_size != view.size:
             os.close(copy)
-            raise invalid("config.json: the view has another size")
+            raise invalid("the store's view has another size than config.json says")
         os.utime(copy)
         return copy
 
