@@ -21,7 +21,7 @@ os.makedirs("/root/plain/usr", exist_ok=True)
 nspawn = subprocess.Popen(
     ["systemd-nspawn", "-q", "--register=no", "--keep-unit", "--directory=/root/plain", "--console=pipe",
      "--machine=plain", "--bind-ro=/usr/bin/catatonit:/run/init", *options, "--", "/run/init", "-P"],
-    stdin=subprocess.DEVNULL,
+    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
 )
 def leader():
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -34,7 +34,7 @@ while not (pid := leader()):
     time.sleep(0.01)
 with trace.stopped_at_payload(pid, "/usr/bin/systemd-nspawn", lambda: None):
     plain = [code.hex() for code in confinement.filters_of(pid)]
-nspawn.kill()
+os.kill(pid, 9)
 nspawn.wait()
 ours = json.load(open("/run/volt-launch/web/confinement.json"))["filters"]
 print(json.dumps([len(plain), plain == ours]))
@@ -112,7 +112,7 @@ def test_a_killed_attendant_ends_the_run_and_leaves_nothing(clean):
 def test_a_run_whose_caller_is_killed_goes_on_to_its_end(clean):
     with _beside(clean, "run", "--rm", "--name", "web", IMAGE, "sh", "-c", "echo up; sleep 2; echo late") as command:
         assert command.stdout.readline() == "up\n"
-        clean.sh("pkill -KILL -f 'volt run --rm --name web'")
+        clean.sh("pkill -KILL -f 'volt run --r[m] --name web'")
         command.wait(30)
     assert json.loads(clean.volt("inspect", "web", "-o", "json").stdout)["state"] == "running"
     _gone(clean, "web")
