@@ -60,8 +60,8 @@ def test_a_slow_reader_gets_every_byte_and_both_streams(clean):
     assert clean.sh(script).split() == ["3000000", "end"]
 
 
-def test_a_gibibyte_goes_in_and_out_unchanged(clean):
-    clean.sh("truncate -s 1G /root/big; sha256sum </root/big >/root/sum")
+def test_what_goes_in_comes_out_unchanged(clean):
+    clean.sh("head -c 48M /dev/urandom >/root/big; sha256sum </root/big >/root/sum")
     clean.sh(f"volt run --rm -i {IMAGE} cat </root/big | sha256sum | cmp - /root/sum; rm /root/big", timeout=100)
 
 

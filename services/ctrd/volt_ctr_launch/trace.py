@@ -82,7 +82,7 @@ def filters(pid: int) -> list[bytes]:
         except OSError as error:
             # ENOENT: no filter of that number; EINVAL: none at all
             if error.errno == errno.ENOENT or (error.errno == errno.EINVAL and not found):
-                return found[::-1]
+                return found
             raise
         buffer = ctypes.create_string_buffer(count * 8)
         ptrace(_GET_FILTER, pid, len(found), ctypes.addressof(buffer))
