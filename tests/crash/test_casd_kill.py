@@ -123,8 +123,11 @@ def check(path: Path, run: Run) -> None:
         for found in (path / kind).glob("*/*"):
             assert blake3(found.read_bytes()).hexdigest() == found.name
             assert stat.S_IMODE(found.stat().st_mode) == 0o444
+    refs = path / "refs"  # of its directories, the topmost stay
     leftovers = [
-        p for p in (path / "refs").rglob("*") if p.name.startswith(".") or (p.is_dir() and not list(p.iterdir()))
+        p
+        for p in refs.rglob("*")
+        if p.name.startswith(".") or (p.is_dir() and p.parent != refs and not list(p.iterdir()))
     ]
     assert leftovers == []
 
