@@ -43,7 +43,7 @@ def contracts(data: bytes) -> None:
     for decoder in CONTRACTS:
         try:
             decoder.decode(data)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):  # as the daemons take them
             continue
 
 

@@ -43,7 +43,7 @@ def _resolve(part: Any, module: dict[str, Any]) -> Any:
 def decode(decoder: msgspec.msgpack.Decoder[R], body: bytes | memoryview) -> R:
     try:
         return decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise Malformed(f"an answer of another version: {error}") from None
 
 

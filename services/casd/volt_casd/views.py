@@ -84,7 +84,7 @@ class Views:
             with open(path + ".json", "rb") as file:
                 image = _decode(file.read(4096))
             return image if os.stat(path).st_size == image.size else None
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
 
     def names(self) -> list[str]:
