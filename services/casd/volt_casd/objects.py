@@ -73,7 +73,7 @@ class Objects:
         self._changed = threading.Condition(threading.Lock())
         self._waiting = 0
         self._leftover = False  # something could not be removed
-        self.quarantined = 0  # since the store was opened
+        self.quarantined = 0  # changes with every object that goes to quarantine
 
     @property
     def decided(self) -> bool:
@@ -234,10 +234,11 @@ class Objects:
 
     def quarantine(self, digest: bytes) -> None:
         """Move a bad object out of the way, where nothing finds it but a person."""
-        self.quarantined += 1
         os.makedirs(self._quarantine, mode=0o700, exist_ok=True)
+        self.quarantined += 1  # before and after: who looked in between may have seen either
         with contextlib.suppress(FileNotFoundError):
             os.rename(path_of(digest), f"{self._quarantine}/{self.kind}.{digest.hex()}", src_dir_fd=self.fd)
+        self.quarantined += 1
 
     def _usable(self, digest: bytes, size: int | None) -> bool:
         """With the name claimed: whether what is there may be used. If not, it is there no longer."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _ANSWER_SECONDS = 10.0
+_DRAIN_SECONDS = 2.0  # for the last output, before the end is told
 
 
 class _Pipes(Record):
@@ -83,16 +84,23 @@ def _stay(
     keep: list[int],
     copy: Callable[[int], None],
 ) -> NoReturn:
-    """Copy till nspawn has ended, whose pidfd `copy` gets, then bring the run to its end."""
+    """Copy till nspawn has ended, whose pidfd `copy` gets, then bring the run to its end. A reader that does not read
+    holds only its own output back."""
     code = 125
     try:
+        from threading import Thread  # after the fork: nspawn need not wait for it
+
         # systemd asks this too to end, once the payload was; what that wrote last is still on its way.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         streams.close_others([0, 1, 2, handover.socket.fileno(), *keep])
-        copy(os.pidfd_open(nspawn))
+        copying = Thread(target=copy, args=(os.pidfd_open(nspawn),), daemon=True)
+        copying.start()
         status = os.waitstatus_to_exitcode(os.waitpid(nspawn, 0)[1])
         code = status if status >= 0 else 128 - status
+        copying.join(_DRAIN_SECONDS)
         _end(layout, config, unit, handover, status)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        copying.join()
     except (OSError, Refusal) as error:
         os.write(2, f"{config.name}: {error}\n".encode())
     finally:
@@ -101,17 +109,22 @@ def _stay(
 
 def _copy(pipes: _Pipes, gone: int) -> None:
     """Returns when all that the payload wrote has arrived."""
-    from threading import Thread  # after the fork: nspawn need not wait for it
+    from threading import Thread
 
     feeding = Thread(target=_feed, args=(pipes,), daemon=True)
     writing = [
-        Thread(target=streams.copier(source, [number, pipes.given[number]], gone))
-        for number, source in ((1, pipes.stdout), (2, pipes.stderr))
+        Thread(target=_collect, args=(pipes.stdout, [1, pipes.given[1]], gone), daemon=True),
+        Thread(target=_collect, args=(pipes.stderr, [2, pipes.given[2]], gone), daemon=True),
     ]
     for thread in (feeding, *writing):
         thread.start()
     for thread in writing:
         thread.join()
+
+
+def _collect(source: int, sinks: list[int], gone: int) -> None:
+    streams.copier(source, sinks, gone)()
+    os.close(source)  # who still writes learns that nobody reads
 
 
 def _feed(pipes: _Pipes) -> None:
@@ -130,6 +143,11 @@ def _end(layout: Layout, config: Config, unit: str, handover: Handover, status: 
     assert isinstance(end, dict)
     told = {key: end[key] for key in ("signal", "reason", "message")}
     handover.report(**told, exit=end["code"], at=state["ended_at"])
-    if config.remove and handover.answer_within(_ANSWER_SECONDS) == {"remove": True}:
+    # While a start fails, ctrd waits for this process to end.
+    if (
+        config.remove
+        and end["reason"] != "start-failure"
+        and handover.answer_within(_ANSWER_SECONDS) == {"remove": True}
+    ):
         op.delete(layout, config.name, over=True)
         handover.report(removed=True)

@@ -26,9 +26,10 @@ _MACHINE = "volt-filters"
 _PATIENCE = 20.0  # seconds
 
 
-def get(layout: Layout, capabilities: list[str], group: str) -> list[bytes]:
-    """The filters of a payload that nspawn is started for with the options `capabilities`, oldest first. `group` is a
-    cgroup for the rehearsal, below this unit's. Raises Refusal."""
+def get(layout: Layout, capabilities: list[str], group: str) -> list[bytes] | None:
+    """The filters of a payload that nspawn is started for with the options `capabilities`, oldest first; None where the
+    kernel does not give them away, and nspawn has to make them at each start. `group` is a cgroup for the rehearsal,
+    below this unit's. Raises Refusal."""
     directory = f"{layout.run}/.filters"
     files.make_directory(directory, 0o700)
     key = _key(layout, capabilities)
@@ -37,6 +38,8 @@ def get(layout: Layout, capabilities: list[str], group: str) -> list[bytes]:
         found = _kept(path, key)
         if found is None:
             found = _rehearse(layout, capabilities, directory, group)
+            if found is None:
+                return None
             kept = {"key": key, "filters": [program.hex() for program in found]}
             files.write_json(path, kept, 0o600, durable=False)
         return found
@@ -63,7 +66,7 @@ def install(programs: list[bytes]) -> None:
         install_filter(program)
 
 
-def _rehearse(layout: Layout, capabilities: list[str], directory: str, group: str) -> list[bytes]:
+def _rehearse(layout: Layout, capabilities: list[str], directory: str, group: str) -> list[bytes] | None:
     """Run nspawn with an init that does nothing in a root that holds nothing, and read what the kernel has of it."""
     empty = f"{directory}/root"
     for path in (empty, f"{empty}/usr"):
@@ -95,6 +98,8 @@ def _rehearse(layout: Layout, capabilities: list[str], directory: str, group: st
                 return confinement.filters_of(leader)
         except ProcessLookupError:
             raise _failed() from None
+        except OSError:  # no CONFIG_CHECKPOINT_RESTORE, or under a filter itself
+            return None
         finally:
             cgroup.kill(group)
             os.waitpid(pid, 0)

@@ -42,12 +42,17 @@ def find_user(wanted: str, open_inside: Open) -> User:
         raise Refusal("INVALID", f"there is no user {name} in the container", 126)
     uid = _number(entry[2]) if entry else _asked(name or "0")
     gid = _number(entry[3]) if entry else 0
-    home = entry[5] if entry and entry[5].startswith("/") else ("/root" if uid == 0 else "/")
+    home = entry[5] if entry and _is_home(entry[5]) else ("/root" if uid == 0 else "/")
     if group:
         gid = _group(group, groups)
         return User(uid, gid, [gid], home)
     member = {_number(e[2]) for e in groups if entry and entry[0] in e[3].split(",")}
     return User(uid, gid, sorted(member | {gid}), home)
+
+
+def _is_home(path: str) -> bool:
+    """What may become a variable, and a line of nspawn's settings: the container wrote it."""
+    return path.startswith("/") and path.isprintable() and len(path) < 4096
 
 
 def _group(wanted: str, groups: list[list[str]]) -> int:

@@ -67,7 +67,7 @@ def command(
         for bind in binds
     ]
     fixed += [f"--tmpfs={_escaped(path)}:mode=1777" for path in config.tmpfs]
-    if not _fit_settings(config):
+    if not _fit_settings(variables):
         fixed += [f"--setenv={name}={value}" for name, value in variables.items()]
     if config.boots:
         return [*fixed, "--boot", "--", *config.args]
@@ -78,7 +78,7 @@ def write_settings(layout: Layout, config: Config, variables: dict[str, str]) ->
     """Give nspawn the variables in a settings file (systemd.nspawn(5)): what is on a command line, every user of the
     host can read. It is found beside the root directory by the machine's name, which is an id because a file of that
     name in /etc/systemd/nspawn would come first."""
-    if not _fit_settings(config):
+    if not _fit_settings(variables):
         return
     lines = ["[Exec]"]
     for name, value in variables.items():
@@ -94,14 +94,20 @@ def variables(config: Config, user: User) -> dict[str, str]:
     return config.env if config.boots else {"HOME": user.home} | config.env
 
 
-def _fit_settings(config: Config) -> bool:
-    """Whether every variable can be said in a settings file, which knows no way to write the end of a line."""
-    return not any(letter in value for value in config.env.values() for letter in "\r\n")
+def _fit_settings(variables: dict[str, str]) -> bool:
+    """Whether every variable can be said in a settings file, which knows no way to write what nspawn takes for the end
+    of a line. Anything that slipped through would be a setting of the container's own choice."""
+    return not any(letter in value for value in variables.values() for letter in "\r\n\0")
+
+
+def shown(command: list[str]) -> list[str]:
+    """A command line for people to read: without the values of variables."""
+    return ["=".join(word.split("=", 2)[:2]) if word.startswith("--setenv=") else word for word in command]
 
 
 def capabilities(config: Config) -> list[str]:
     """The options on which a payload's capabilities and system-call filters depend."""
-    options = [f"--capability={capability}" for capability in config.capabilities]
+    options = [f"--capability={capability}" for capability in sorted(set(config.capabilities))]
     if not config.boots:
         dropped = [capability for capability in DROPPED if capability not in config.capabilities]
         options.append(f"--drop-capability={','.join(dropped)}")

@@ -111,7 +111,7 @@ def launch(layout: Layout, found: Config, rules: policy.Policy, owner: int, hand
 
     sock = notify.start_socket(layout, name, own_network=found.network == "none")
     about: dict[str, object] = {
-        "command": command,
+        "command": nspawn.shown(command),
         "mounts": [],
         "sandbox": _sandbox(found, base, limits),
         "stop_signal": found.stop_signal,
@@ -123,13 +123,16 @@ def launch(layout: Layout, found: Config, rules: policy.Policy, owner: int, hand
     sys.stdout.flush()
     streams.become_standard(standard)
     streams.close_others([0, 1, 2])
-    filters.install(programs)
-    os.execve(command[0], command, _environment(f"{layout.launch(name)}/notify", found))
+    environment = _environment(f"{layout.launch(name)}/notify", found)
+    if programs is not None:
+        filters.install(programs)
+        environment["SYSTEMD_SECCOMP"] = "0"  # it need not make any
+    os.execve(command[0], command, environment)
 
 
 def _environment(notify_socket: str, found: Config) -> dict[str, str]:
-    """nspawn's own. It makes no filters: `filters` has installed them."""
-    own = nspawn.ENVIRONMENT | {"NOTIFY_SOCKET": notify_socket, "SYSTEMD_SECCOMP": "0"}
+    """nspawn's own."""
+    own = nspawn.ENVIRONMENT | {"NOTIFY_SOCKET": notify_socket}
     return own | ({"TERM": "dumb"} if found.tty else {})
 
 

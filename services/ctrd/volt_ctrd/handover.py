@@ -22,7 +22,7 @@ from volt_common.packets import close_all
 
 MAX_PACKET: Final = 1 << 20
 SEND_BUFFER: Final = 1 << 20
-WAITING: Final = 64  # launchers that have connected and not said for what
+WAITING: Final = 64  # launchers that have connected and not said for what; others are sent away
 ASK_SECONDS: Final = 10.0
 _NOBODY: Final = "nothing waits for it; whoever asked has gone, or the daemon was restarted"
 
@@ -112,6 +112,7 @@ class Handover:
         self._trusted = trusted
         self._offers: dict[Asked, Offer] = {}
         self._asking: set[asyncio.Task[None]] = set()
+        self._silent = 0  # of these, who have not said for what they come
         self._loop = asyncio.get_running_loop()
         listening.setblocking(False)
         self._loop.add_reader(listening.fileno(), self._accept)
@@ -147,9 +148,10 @@ class Handover:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             sock, _ = self._listening.accept()
             uid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
-            if uid != self._trusted or len(self._asking) >= WAITING:
+            if uid != self._trusted or self._silent >= WAITING:
                 sock.close()
                 return
+            self._silent += 1
             task = self._loop.create_task(self._serve(sock))
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
@@ -158,9 +160,12 @@ class Handover:
         """Answer one launcher, and pass its connection to who offered."""
         kept = False
         try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-            data = await asyncio.wait_for(self._loop.sock_recv(sock, MAX_PACKET), ASK_SECONDS)
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+                data = await asyncio.wait_for(self._loop.sock_recv(sock, MAX_PACKET), ASK_SECONDS)
+            finally:
+                self._silent -= 1
             kept = await self._answer(sock, data)
         except (TimeoutError, OSError) as error:
             log.warning("a launcher's handover failed: %s", error)

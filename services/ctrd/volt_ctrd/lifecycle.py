@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from typing import Any, Final, TypeVar
 
 from volt_common import durable
-from volt_common.api import ctr
+from volt_common.api import cas, ctr
 from volt_common.errors import AlreadyExists, Conflict, Exhausted, Invalid, NotFound, VoltError, of_code
 from volt_common.failpoint import point
 from volt_ctrd import config as configs
@@ -165,8 +165,7 @@ class Lifecycle:
         name = self._name_for(name, spec)
         async with self._store.asking():
             with self._claims.claim(name, "being created or deleted"):
-                image = await self._prepare(name, spec)
-                config = await self._make(name, spec, uid, image, configs.JOURNAL)
+                config = await self._make(name, spec, uid, await self._prepare(name, spec), configs.JOURNAL)
         return self._joined(config, Unit(container_unit(name)), None)
 
     def _name_for(self, name: str | None, spec: ctr.Spec) -> str:
@@ -177,16 +176,19 @@ class Lifecycle:
             raise Invalid(f"the name {name} is Volt's own", hint="take another")
         return name
 
-    async def _prepare(self, name: str, spec: ctr.Spec) -> Image:
-        """Whatever makes most creations fail is found out here."""
+    async def _prepare(self, name: str, spec: ctr.Spec) -> tuple[Image, cas.ViewReady]:
+        """Whatever makes most creations fail is found out here, and what may take long is done: the view."""
         if os.path.lexists(self._places.home(name)):
             raise AlreadyExists(kind="container", name=name, hint=f"volt rm {name}, or take another name")
         if earlier := self._tidying.get(name):  # it would let go of this one's tree
             await asyncio.wait({earlier})
-        return await self._store.resolve(spec.image)
+        image = await self._store.resolve(spec.image)
+        return image, await self._store.view(image.tree)
 
-    async def _make(self, name: str, spec: ctr.Spec, uid: int, image: Image, streams: str) -> Config:
-        config = configs.of_spec(name, uid, spec, image, await self._store.view(image.tree))
+    async def _make(
+        self, name: str, spec: ctr.Spec, uid: int, found: tuple[Image, cas.ViewReady], streams: str
+    ) -> Config:
+        config = configs.of_spec(name, uid, spec, *found)
         await completed(self._publish(configs.with_streams(config, streams), spec))
         self._exits.pop(name, None)
         self._events.publish("create", name, image=spec.image)
@@ -234,10 +236,10 @@ class Lifecycle:
         name = self._name_for(name, spec)
         async with self._store.asking():
             with self._claims.claim(name, "being started"), streams(name) as offer:
-                image, _ = await asyncio.gather(self._prepare(name, spec), self._must_rest(name))
+                found, _ = await asyncio.gather(self._prepare(name, spec), self._must_rest(name))
                 starting = asyncio.ensure_future(self._units.start(container_unit(name)))
                 try:
-                    config = await self._make(name, spec, uid, image, configs.HANDOVER)
+                    config = await self._make(name, spec, uid, found, configs.HANDOVER)
                     if (this := asyncio.current_task()) and this.cancelling():  # while that was done to its end
                         raise asyncio.CancelledError
                     offer.release()
@@ -259,6 +261,7 @@ class Lifecycle:
         await self._must_rest(name)
         if os.path.isdir(self._places.home(name)):
             await self._delete(name)
+            self._events.publish("delete", name)
 
     async def _end_unit(self, name: str) -> None:
         """Kill all that its unit has."""

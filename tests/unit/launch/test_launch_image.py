@@ -55,6 +55,12 @@ def test_users_are_names_or_numbers_with_a_group_or_without(opener: Open, wanted
     assert image.find_user(wanted, opener) == user
 
 
+@pytest.mark.parametrize("home", ["/r\rPivotRoot=/x", "/r\0x", "/r\x1b[2J", "relative", "", "/" + "x" * 5000])
+def test_a_home_that_is_no_path_is_not_believed(inside: Path, opener: Open, home: str) -> None:
+    (inside / "etc/passwd").write_text(f"root:x:0:0:root:{home}:/bin/sh\n")
+    assert image.find_user("", opener).home == "/root"
+
+
 @pytest.mark.parametrize("wanted", ["nobody-here", "app:nogroup", "huge", "app:big", "70000:big"])
 def test_what_is_unknown_or_beyond_the_range_is_refused(opener: Open, wanted: str) -> None:
     with pytest.raises(Refusal):

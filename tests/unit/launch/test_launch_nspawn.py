@@ -62,6 +62,27 @@ def test_no_variable_is_on_the_command_line(valid: Config, layout: Layout) -> No
     assert lines[-1] == """Environment="B=\\x"'"'"'%i; #\""""
 
 
+@pytest.mark.parametrize("end", ["\r", "\n", "\0"])
+def test_no_home_of_the_containers_ends_a_line(valid: Config, layout: Layout, end: str) -> None:
+    os.makedirs(layout.root("web"))
+    values = nspawn.variables(config.parse(valid, "web"), User(0, 0, [0], f"/r{end}PivotRoot=/link/usr{end}"))
+    nspawn.write_settings(layout, config.parse(valid, "web"), values)
+    assert os.listdir(layout.root("web")) == []
+
+
+def test_the_shown_command_tells_no_value(valid: Config, layout: Layout) -> None:
+    found = config.parse(valid | {"env": {"TOKEN": "hunter2\n=x"}}, "web")
+    argv = nspawn.command(layout, found, 524288, nspawn.variables(found, ROOT), [], [])
+    assert "--setenv=TOKEN" in nspawn.shown(argv)
+    assert not any("hunter2" in word for word in nspawn.shown(argv))
+
+
+def test_capabilities_asked_for_in_any_order_are_the_same(valid: Config) -> None:
+    asked = ["CAP_SYS_PTRACE", "CAP_IPC_LOCK"]
+    several = [config.parse(valid | {"capabilities": names}, "web") for names in (asked, asked[::-1], asked * 3)]
+    assert len({tuple(nspawn.capabilities(found)) for found in several}) == 1
+
+
 def test_a_value_with_a_line_break_is_in_no_settings_file(valid: Config, layout: Layout) -> None:
     os.makedirs(layout.root("web"))
     found = config.parse(valid | {"env": {"A": 'x"\n[Files]\nBind=/', "B": "y"}}, "web")
