@@ -34,7 +34,15 @@ def known(roots: str = ROOTS, bus: str = "", *, stopped: bool = False) -> list[R
     names = set(active)
     if stopped:
         names |= set(root_names(roots))
-    return [row(name, active.get(name, ""), state_of(name, roots)) for name in sorted(names)]
+    rows = []
+    for name in sorted(names):
+        state = state_of(name, roots)
+        now = active.get(name, "")
+        if now in ("running", "stopping") and state.get("ended_at"):
+            now = ""  # its run is over; systemd tidies the unit up
+        if now or stopped:
+            rows.append(row(name, now, state))
+    return rows
 
 
 def root_names(roots: str = ROOTS) -> list[str]:

@@ -18,6 +18,7 @@ UNITS = [
     ("volt-container@web.service", "Volt container web", "loaded", "active", "running", "", "/org/x", 0, "", "/"),
     ("volt-container@größe.service", "ü" * 7, "loaded", "failed", "failed", "", "/org/y/longer", 7, "start", "/job/7"),
     ("volt-container@db.service", "", "loaded", "activating", "start", "", "/o", 0, "", "/"),
+    ("volt-container@over.service", "", "loaded", "deactivating", "stop-post", "", "/o", 0, "", "/"),
 ]
 
 
@@ -171,6 +172,7 @@ def test_the_lists_of_containers(bus, tmp_path):
         ("web", '{"version":1,"tree":"ab","started_at":"2026-01-31T10:00:00.000Z","restarts":2,"id_base":589824}'),
         ("old", '{"version":1,"ended_at":"2026-01-31T10:00:00Z","exit":{"code":3,"signal":0,"reason":"exit"}}'),
         ("torn", '{"version":1,"tr'),
+        ("over", '{"version":1,"ended_at":"2026-01-31T10:00:00Z","exit":{"code":0,"signal":0,"reason":"exit"}}'),
     ):
         (tmp_path / "roots" / name).mkdir(parents=True)
         (tmp_path / "roots" / name / "state.json").write_text(text)
@@ -182,16 +184,23 @@ def test_the_lists_of_containers(bus, tmp_path):
         "db": "starting",
         "old": "stopped",
         "torn": "stopped",
+        "over": "stopped",
     }
     assert rows["web"]["restarts"] == 2
     assert rows["web"]["exit"] is None
     assert rows["old"]["exit"]["code"] == 3
 
 
+def test_a_run_that_is_over_does_not_run_though_systemd_tidies_up(bus, tmp_path):
+    (tmp_path / "roots/over").mkdir(parents=True)
+    (tmp_path / "roots/over/state.json").write_text('{"version":1,"ended_at":"2026-01-31T10:00:00Z"}')
+    assert [row["name"] for row in known(str(tmp_path / "roots"), bus(listing).path)] == ["db", "web"]
+
+
 def test_ps_works_without_a_daemon_and_without_the_roots(bus, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={bus(listing).path},guid=0")
     assert main(["--host", str(tmp_path), "ps", "-o", "name"]) == 0
-    assert capsys.readouterr().out == "db\nweb\n"
+    assert capsys.readouterr().out == "db\nover\nweb\n"
 
 
 def test_ps_without_systemd_is_exit_6(capsys, monkeypatch, tmp_path):
