@@ -36,12 +36,12 @@ def known(roots: str = ROOTS, bus: str = "", *, stopped: bool = False) -> list[R
         names |= set(root_names(roots))
     rows = []
     for name in sorted(names):
-        state = state_of(name, roots)
+        found = state_of(name, roots)
         now = active.get(name, "")
-        if now in ("running", "stopping") and state.get("ended_at"):
+        if now in ("running", "stopping") and found.get("ended_at"):
             now = ""  # its run is over; systemd tidies the unit up
         if now or stopped:
-            rows.append(row(name, now, state))
+            rows.append(row(name, now, found))
     return rows
 
 
