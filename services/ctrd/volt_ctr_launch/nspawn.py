@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from volt_ctr_launch import files
@@ -78,14 +79,16 @@ def write_settings(layout: Layout, config: Config, variables: dict[str, str]) ->
     """Give nspawn the variables in a settings file (systemd.nspawn(5)): what is on a command line, every user of the
     host can read. It is found beside the root directory by the machine's name, which is an id because a file of that
     name in /etc/systemd/nspawn would come first."""
+    path = f"{layout.root(config.name)}/{config.id}.nspawn"
     if not _fit_settings(variables):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
         return
     lines = ["[Exec]"]
     for name, value in variables.items():
         # There are no escapes in it, but pieces in other quotes can be joined.
         quoted = value.replace('"', """"'"'\"""")
         lines.append(f'Environment="{name}={quoted}"')
-    path = f"{layout.root(config.name)}/{config.id}.nspawn"
     files.write_bytes(path, "\n".join([*lines, ""]).encode(), 0o600, durable=False)
 
 

@@ -31,7 +31,7 @@ from volt_ctr_launch.handover import Handover
 from volt_ctr_launch.paths import Layout
 
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
-_MAKING_SECONDS = 290  # a view of a large image may have to be made
+_MAKING_SECONDS = 60  # a few files, and the disk
 
 
 def run(layout: Layout, name: str) -> None:
