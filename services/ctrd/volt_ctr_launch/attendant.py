@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from volt_ctr_launch import cgroup, console, ended, op, streams
+from volt_ctr_launch import cgroup, console, streams
 from volt_ctr_launch.config import Config
 from volt_ctr_launch.errors import Refusal, invalid
 from volt_ctr_launch.handover import Handover, check_packet_socket, check_stream
@@ -135,6 +135,8 @@ def _feed(pipes: _Pipes) -> None:
 def _end(layout: Layout, config: Config, unit: str, handover: Handover, status: int) -> None:
     """Write down how it ended, and tell. A container that is not to stay is removed if volt-ctrd says so, which then
     forgets it too; where it does not, or has gone, it will have that done."""
+    from volt_ctr_launch import ended, op  # after the fork, too
+
     killed = status < 0
     result = {"EXIT_CODE": "killed" if killed else "exited", "EXIT_STATUS": str(abs(status))}
     box = f"{unit}/box"

@@ -41,10 +41,14 @@ class Confinement(Record):
     workdir: str
 
 
-def capture(leader: int, id_base: int, cgroup: str, env: dict[str, str], workdir: str) -> Confinement:
-    """Read everything of a process that `trace` holds, and keep what the payload was given."""
+def capture(
+    leader: int, id_base: int, cgroup: str, env: dict[str, str], workdir: str, filters: list[bytes] | None
+) -> Confinement:
+    """Read everything of a process that `trace` holds, and keep what the payload was given. `filters` are those that
+    were installed for it; None: nspawn has made them."""
     state = status(leader)
-    filters = filters_of(leader)
+    if filters is None or len(filters) != int(state["Seccomp_filters"]) - int(status("self")["Seccomp_filters"]):
+        filters = filters_of(leader)
     return Confinement(
         leader,
         born(leader),

@@ -53,6 +53,7 @@ class Start(Record):
     nspawn: int
     base: int
     cgroup: str
+    filters: list[bytes] | None
     about: dict[str, object]
 
 
@@ -129,7 +130,7 @@ def _look(start: Start, leader: int, running: dict[str, object]) -> None:
     given = ({}, "") if config.boots else (config.env, config.workdir)
     running["mounts"] = mounts(leader)
     try:
-        found = confinement.capture(leader, start.base, start.cgroup, *given)
+        found = confinement.capture(leader, start.base, start.cgroup, *given, start.filters)
     except OSError as error:
         os.write(2, f"{config.name}: no command can be run in it, its confinement can't be read: {error}\n".encode())
         return

@@ -118,7 +118,7 @@ def launch(layout: Layout, found: Config, rules: policy.Policy, owner: int, hand
         "stop_seconds": found.stop_seconds,
         "boots": found.boots,
     }
-    begun = notify.Start(layout, found, os.getpid(), base, f"{unit}/box", about)
+    begun = notify.Start(layout, found, os.getpid(), base, f"{unit}/box", programs, about)
     streams.fork(unit, [sock.fileno()], lambda: notify.relay(begun, sock))
     sys.stdout.flush()
     streams.become_standard(standard)

@@ -32,6 +32,7 @@ from volt_ctrd.units import Phase, Unit, Units, container_unit
 log = logging.getLogger("volt")
 
 KEPT_EXITS: Final = 1024
+KEPT_IMAGES: Final = 1024
 TIDY_SECONDS: Final = 10.0  # what systemd has for a unit after its last process, at most
 RESERVED: Final = ("op",)  # /run/volt-launch/op holds the results of ops
 
@@ -66,6 +67,7 @@ class Lifecycle:
         self._claims = Claims()
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._attendants: dict[str, Attendant] = {}  # of the last runs with a caller's streams, since this ctrd started
+        self._images: set[str] = set()  # that were found, with their views, when they were last asked for
         self._tidying: dict[str, asyncio.Task[None]] = {}  # after deletes that are answered
         self._exits: dict[str, ctr.Exit] = {}  # of containers that are gone, for who waits for them
 
@@ -165,7 +167,8 @@ class Lifecycle:
         name = self._name_for(name, spec)
         async with self._store.asking():
             with self._claims.claim(name, "being created or deleted"):
-                config = await self._make(name, spec, uid, await self._prepare(name, spec), configs.JOURNAL)
+                await self._must_be_free(name)
+                config = await self._make(name, spec, uid, await self._find(spec.image), configs.JOURNAL)
         return self._joined(config, Unit(container_unit(name)), None)
 
     def _name_for(self, name: str | None, spec: ctr.Spec) -> str:
@@ -176,14 +179,21 @@ class Lifecycle:
             raise Invalid(f"the name {name} is Volt's own", hint="take another")
         return name
 
-    async def _prepare(self, name: str, spec: ctr.Spec) -> tuple[Image, cas.ViewReady]:
-        """Whatever makes most creations fail is found out here, and what may take long is done: the view."""
+    async def _must_be_free(self, name: str) -> None:
+        """Raises AlreadyExists."""
         if os.path.lexists(self._places.home(name)):
             raise AlreadyExists(kind="container", name=name, hint=f"volt rm {name}, or take another name")
-        if earlier := self._tidying.get(name):  # it would let go of this one's tree
+        if earlier := self._tidying.get(name):  # it would let go of the new one's tree
             await asyncio.wait({earlier})
-        image = await self._store.resolve(spec.image)
-        return image, await self._store.view(image.tree)
+
+    async def _find(self, image: str) -> tuple[Image, cas.ViewReady]:
+        """What is in the store. Making the view may take long."""
+        self._images.discard(image)
+        found = await self._store.resolve(image)
+        view = await self._store.view(found.tree)
+        if len(self._images) < KEPT_IMAGES:
+            self._images.add(image)
+        return found, view
 
     async def _make(
         self, name: str, spec: ctr.Spec, uid: int, found: tuple[Image, cas.ViewReady], streams: str
@@ -236,10 +246,15 @@ class Lifecycle:
         name = self._name_for(name, spec)
         async with self._store.asking():
             with self._claims.claim(name, "being started"), streams(name) as offer:
-                found, _ = await asyncio.gather(self._prepare(name, spec), self._must_rest(name))
+                await self._must_be_free(name)  # before anything is begun that would have to be undone
+                await self._must_rest(name)
+                known = spec.image in self._images
+                finding = asyncio.ensure_future(self._find(spec.image))
+                if not known:  # it may well not be there, and then no unit is to fail
+                    await finding
                 starting = asyncio.ensure_future(self._units.start(container_unit(name)))
                 try:
-                    config = await self._make(name, spec, uid, found, configs.HANDOVER)
+                    config = await self._make(name, spec, uid, await finding, configs.HANDOVER)
                     if (this := asyncio.current_task()) and this.cancelling():  # while that was done to its end
                         raise asyncio.CancelledError
                     offer.release()

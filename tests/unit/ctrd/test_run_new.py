@@ -116,6 +116,24 @@ def test_without_its_image_nothing_is_started(places: Places) -> None:
     running(places, test)
 
 
+def test_an_image_that_has_gone_since_is_told_and_its_unit_undone(places: Places) -> None:
+    async def test(host: Host, run: Callable[..., Awaitable[ctr.Running]]) -> None:
+        host.ctrd._images.add("gone:1")
+        host.systemd.record = lambda *_, **__: None  # type: ignore[method-assign]
+
+        async def launch(unit: str) -> None:
+            if not (await Launcher(places).ask())["ok"]:
+                await host.systemd.set(unit, "inactive")
+
+        host.systemd.on_start = launch
+        with pytest.raises(NotFound, match="no image named gone:1"):
+            await run("gone:1")
+        assert UNIT not in host.systemd.active
+        assert await host.names() == []
+
+    running(places, test)
+
+
 def test_what_the_launcher_refuses_is_undone(places: Places) -> None:
     async def test(host: Host, run: Callable[..., Awaitable[ctr.Running]]) -> None:
         async def launch(unit: str) -> None:
@@ -233,10 +251,15 @@ def test_what_an_attendant_does_not_remove_is_removed_all_the_same(places: Place
 
 def test_a_name_that_is_taken_stays_its_owners(places: Places) -> None:
     async def test(host: Host, run: Callable[..., Awaitable[ctr.Running]]) -> None:
-        await host.create()
-        await host.ctrd.start("web")
-        with pytest.raises(AlreadyExists):
-            await run()
-        assert await host.names() == ["web"]
+        await host.create()  # the image is known from here on
+        for _ in range(2):
+            log = list(host.systemd.log)
+            with pytest.raises(AlreadyExists):
+                await run()
+            assert host.systemd.log == log
+            assert await host.names() == ["web"]
+            assert "containers/web" in await host.refs()
+            await host.ctrd.start("web")
+            await host.ctrd.stop("web", None)
 
     running(places, test)
