@@ -43,7 +43,7 @@ NOUNS: dict[str, dict[str, str]] = {
         )
     },
     "image": {"import": "image.import_"} | {verb: f"image.{verb}" for verb in ("build", "list", "delete", "inspect")},
-    "cas": {verb: f"cas.{verb}" for verb in ("status", "verify", "ls", "cat", "refs", "put", "get", "build")},
+    "cas": {verb: f"cas.{verb}" for verb in ("status", "verify", "ls", "cat", "diff", "refs", "put", "get", "build")},
     "security": {"status": "security.status"},
     "audit": {"list": "audit.list", "verify": "audit.verify"},
     "completion": {shell: f"completion.{shell}" for shell in ("bash", "zsh", "fish")},

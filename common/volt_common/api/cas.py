@@ -138,6 +138,24 @@ class Ls(Stream[Entry, Nothing], frozen=True, kw_only=True, tag="cas.ls"):
     recursive: bool = False
 
 
+class Change(Struct, frozen=True):
+    """A path that two trees do not share: without `before` it came, without `after` it went. Else `what` names the
+    differences: type, or of content, target, device, mode, owner, time, xattrs, links."""
+
+    path: bytes
+    before: Entry | None = None
+    after: Entry | None = None
+    what: list[str] = []
+
+
+class Diff(Stream[Change, Nothing], frozen=True, kw_only=True, tag="cas.diff"):
+    """What differs between two trees, by path; each is a digest or a ref's name. Raises NotFound."""
+
+    access: ClassVar = Access.READ
+    old: Annotated[str, Meta(max_length=512)]
+    new: Annotated[str, Meta(max_length=512)]
+
+
 class View(Call["ViewReady"], frozen=True, kw_only=True, tag="cas.view"):
     """Make the EROFS image of a tree unless it is there. Raises NotFound, Exhausted."""
 
@@ -275,7 +293,7 @@ class Built(Struct, frozen=True):
     skipped: list[str] = []  # sockets, and what else a tree cannot hold, at most 20 of them
 
 
-Interface = RefSet | RefGet | RefList | RefDelete | Status | Verify | Ls | View | Describe
+Interface = RefSet | RefGet | RefList | RefDelete | Status | Verify | Ls | Diff | View | Describe
 """What the ZeroMQ socket takes."""
 
 Descriptors = Put | Open | Cat | OpenView | Build | BuildTar | BuildLayers

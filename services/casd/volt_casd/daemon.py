@@ -116,6 +116,10 @@ class Casd:
                 for entry in entries:
                     await request.item(present.entry(entry, links))
                 return Nothing()
+            case cas.Diff(old=old, new=new):
+                for change in await self._quick(present.diff, store, old, new):
+                    await request.item(change)
+                return Nothing()
             case cas.View(tree=digest, form=form):
                 with self._cancel() as cancel:
                     return await self._work(cancel, store.view, bytes.fromhex(digest), form)

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from volt_casd import tree
+from volt_casd.diff import changes
 from volt_common.api import cas
 
 if TYPE_CHECKING:
@@ -29,6 +30,21 @@ def ls(store: Store, name: str, path: bytes, recursive: bool) -> tuple[list[tree
     if not any(entry.link for entry in entries):
         return entries, Counter()
     return entries, Counter(entry.link for entry in store.entries(store.resolve(name)) if entry.link)
+
+
+def diff(store: Store, old: str, new: str) -> list[cas.Change]:
+    """The changes that `cas.Diff` asks for. Raises NotFound."""
+    before, after = (store.entries(store.resolve(name)) for name in (old, new))
+    links = [Counter(entry.link for entry in entries if entry.link) for entries in (before, after)]
+    return [
+        cas.Change(
+            path=change.path,
+            before=None if change.before is None else entry(change.before, links[0]),
+            after=None if change.after is None else entry(change.after, links[1]),
+            what=list(change.what),
+        )
+        for change in changes(before, after)
+    ]
 
 
 def entry(found: tree.Entry, links: Counter[int]) -> cas.Entry:

@@ -14,6 +14,7 @@ _READING: Final[tuple[type[Call[Any]], ...]] = (
     cas.RefGet,
     cas.RefList,
     cas.Ls,
+    cas.Diff,
     cas.Cat,
     cas.Open,
     cas.View,
