@@ -6,7 +6,7 @@ import stat
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from volt_casd import tree
@@ -79,6 +79,7 @@ def test_hard_links_are_the_same_whatever_their_group_is_called() -> None:
 FILES = some.dictionaries(some.sampled_from([b"a", b"b", b"c", b"d", b"e"]), some.sampled_from([A, B]))
 
 
+@settings(deadline=None)
 @given(FILES, FILES)
 def test_it_is_the_difference_of_two_tables(old: dict[bytes, bytes], new: dict[bytes, bytes]) -> None:
     wanted = dict.fromkeys(old.keys() - new.keys(), "removed")
