@@ -127,6 +127,9 @@ class Lab:
 
 
 def copy(source: Path, target: Path) -> None:
+    """To a new file: a loop device that somebody on this host still holds open stays with the old one, and a mount
+    would find it again, with what it remembers."""
+    target.unlink(missing_ok=True)
     subprocess.run(["cp", "--sparse=auto", "--reflink=auto", "--", source, target], check=True)
 
 

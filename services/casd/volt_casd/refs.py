@@ -120,7 +120,7 @@ class Refs:
         if os.path.isfile(top):
             return [prefix]
         found = []
-        for directory, _, files in os.walk(top):
+        for directory, _, files in os.walk(top, onerror=_told):
             inside = os.path.relpath(directory, self.path)
             for file in files:
                 if not file.startswith("."):
@@ -165,3 +165,9 @@ class Refs:
                 os.rmdir(os.path.join(self.path, name))
             except OSError:
                 return
+
+
+def _told(error: OSError) -> None:
+    """A directory that can't be read holds refs that must not be overlooked; one that has gone meanwhile holds none."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise faults.of_os(error, "reading refs") from error

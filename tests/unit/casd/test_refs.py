@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from volt_casd.refs import Refs
-from volt_common.errors import Conflict, Corrupt, Invalid, NotFound
+from volt_common.errors import Conflict, Corrupt, Invalid, NotFound, VoltError
 
 A, B = "a" * 64, "b" * 64
 
@@ -83,6 +84,17 @@ def test_deleting_takes_directories_left_empty_along(refs: Refs) -> None:
         refs.delete("a/d")
     with pytest.raises(NotFound):
         refs.delete("nothing")
+
+
+def test_a_directory_that_cannot_be_read_is_no_empty_one(refs: Refs, monkeypatch: pytest.MonkeyPatch) -> None:
+    refs.set("a/b", "blob", A, 1)
+
+    def fail(_path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(VoltError, match="reading refs"):
+        list(refs.names())
 
 
 def test_compare_and_set(refs: Refs) -> None:
