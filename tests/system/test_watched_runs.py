@@ -60,6 +60,22 @@ def test_a_slow_reader_gets_every_byte_and_both_streams(clean):
     assert clean.sh(script).split() == ["3000000", "end"]
 
 
+def test_a_reader_that_does_not_read_holds_back_only_its_own_output(clean):
+    payload = "head -c 120000 /dev/zero; exit 5"  # more than its pipe takes, and less than with the payload's
+    clean.sh(
+        f"systemd-run --quiet --unit=reader sh -c \"volt run --name web {IMAGE} sh -c '{payload}' | exec sleep 1000\""
+    )
+    try:
+        clean.wait("test -e /var/lib/volt/roots/web/state.json")
+        assert clean.volt("wait", "web").stdout == "5\n"
+        assert json.loads(clean.volt("inspect", "web", "-o", "json").stdout)["state"] == "stopped"
+        assert "web" not in clean.volt("ps", "-o", "name").stdout
+    finally:
+        clean.run("systemctl", "stop", "reader")
+    assert clean.volt("rm", "web").returncode == 0
+    _gone(clean, "web")
+
+
 def test_what_goes_in_comes_out_unchanged(clean):
     clean.sh("head -c 48M /dev/urandom >/root/big; sha256sum </root/big >/root/sum")
     clean.sh(f"volt run --rm -i {IMAGE} cat </root/big | sha256sum | cmp - /root/sum; rm /root/big", timeout=100)

@@ -138,8 +138,7 @@ class Lifecycle:
 
     async def wait(self, name: str) -> ctr.Exit:
         """How the container's present or last run ended. Raises NotFound, Conflict (never started)."""
-        await self.last_exit(name)
-        exit = await self._run_over(name) or await self.last_exit(name)
+        exit = await self.last_exit(name) or await self._run_over(name) or await self.last_exit(name)
         if removal := self._removals.get(name):  # who waits for its end finds it gone
             await asyncio.wait({removal})
         if exit is None:
@@ -148,6 +147,7 @@ class Lifecycle:
 
     async def _run_over(self, name: str) -> ctr.Exit | None:
         """Returns when the present run is over: with its end, if its attendant tells it."""
+        await self._claims.settled(name)  # a start that is under way brings one
         attendant = self._attendants.get(name)
         exit = await attendant.exit() if attendant else None
         if exit is None:
