@@ -142,8 +142,8 @@ def switch_user(user: User) -> tuple[list[str], list[tuple[str, str]]]:
         raise Refusal("MISSING_DEPENDENCY", "setpriv is missing on this host (package util-linux)")
     listing = subprocess.run(["/usr/bin/ldd", setpriv], check=True, capture_output=True, text=True).stdout
     found = [(match[1] or "loader", match[2]) for match in re.finditer(r"(?:(\S+) => )?(/\S+) \(0x", listing)]
-    files = [(path, f"{INSIDE}/{name}") for name, path in found] + [(setpriv, f"{INSIDE}/setpriv")]
+    needed = [(path, f"{INSIDE}/{name}") for name, path in found] + [(setpriv, f"{INSIDE}/setpriv")]
     groups = ",".join(map(str, user.groups))
     run = [f"{INSIDE}/loader", "--library-path", INSIDE, f"{INSIDE}/setpriv"]
     run += [f"--reuid={user.uid}", f"--regid={user.gid}", f"--groups={groups}" if user.groups else "--clear-groups"]
-    return [*run, "--inh-caps=-all", "--"], files
+    return [*run, "--inh-caps=-all", "--"], needed

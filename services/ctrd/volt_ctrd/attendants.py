@@ -33,8 +33,4 @@ class Attendant:
 
     async def _told(self) -> ctr.Exit | None:
         report = await self._taken.report()
-        if report is None or report.exit is None:
-            return None
-        return ctr.Exit(
-            code=report.exit, signal=report.signal, reason=report.reason, at=report.at, message=report.message
-        )
+        return None if report is None else report.ended()

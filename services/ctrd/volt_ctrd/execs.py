@@ -18,7 +18,7 @@ from volt_common.api import ctr
 from volt_common.errors import Conflict, Invalid, TimedOut, VoltError, of_code
 from volt_ctrd.config import Config, timestamp
 from volt_ctrd.files import Places
-from volt_ctrd.handover import Asked, Handover, Offer, Report, Taken
+from volt_ctrd.handover import Asked, Handover, Offer, Taken
 from volt_ctrd.units import Phase, Units, exec_unit
 
 log = logging.getLogger("volt")
@@ -119,8 +119,8 @@ class Execs:
                 raise of_code(report.error, report.hint, {"message": report.message, "exit_code": report.exit or 126})
             if report.started is not None:
                 await began(report.started)
-            if report.exit is not None:
-                return _exit(report)
+            if exit := report.ended():
+                return exit
         if (await self._units.container(name)).phase is Phase.INACTIVE:
             message = "the container ended"
         else:
@@ -138,11 +138,3 @@ class Execs:
                 socket.send_fds(console, [b'{"attach":true}'], fds)
             except OSError as error:
                 raise Conflict(f"the terminal of {config.name} takes nobody: {error.strerror}") from None
-
-
-def _exit(report: Report) -> ctr.Exit:
-    code = report.exit or 0
-    if report.signal and not code:
-        code = 128 + report.signal
-    reason = report.reason or ("signal" if report.signal else "exit")
-    return ctr.Exit(code=code, signal=report.signal, reason=reason, at=timestamp(), message=report.message)

@@ -18,7 +18,11 @@ from typing import Final
 
 import msgspec
 
+from volt_common.api import ctr
 from volt_common.packets import close_all
+from volt_ctrd.config import timestamp
+from volt_ctrd.files import Ended
+from volt_ctrd.state import exit_from
 
 MAX_PACKET: Final = 1 << 20
 SEND_BUFFER: Final = 1 << 20
@@ -48,8 +52,16 @@ class Report(msgspec.Struct, frozen=True):
     error: str = ""  # a wire code: the command never began
     message: str = ""
     hint: str = ""
-    at: str = ""  # when it ended, RFC 3339
+    at: str = ""  # when it ended, RFC 3339; of an exec, now
     removed: bool = False
+
+    def ended(self) -> ctr.Exit | None:
+        """How it ended; None if this packet does not tell that."""
+        if self.exit is None:
+            return None
+        reason = self.reason or ("signal" if self.signal else "exit")
+        end = Ended(code=self.exit, signal=self.signal, reason=reason, message=self.message)
+        return exit_from(end, self.at or timestamp())
 
 
 class _Refusal(msgspec.Struct, frozen=True):

@@ -422,10 +422,6 @@ class Lifecycle:
         """Root's files first: without ctrd's own nobody would know that they are there."""
         with contextlib.suppress(NotFound):
             await self._op(name, ops.Request(op="delete"))
-        await self._forget(name)
-
-    async def _forget(self, name: str) -> None:
-        """The rest of a delete."""
         await self._tidy(self._retire(name))
 
     def _retire(self, name: str) -> homes.Leftover:

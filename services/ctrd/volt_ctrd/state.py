@@ -49,7 +49,7 @@ def exit_of(unit: Unit, root: RootState) -> ctr.Exit | None:
     if unit.phase is not Phase.INACTIVE:
         return None
     if root.exit is not None:
-        return _exit(root.exit, root.ended_at or "")
+        return exit_from(root.exit, root.ended_at or "")
     if unit.failed:
         message = f"the launcher ended without a word ({unit.result}); journalctl -u {unit.name} may say why"
         return ctr.Exit(code=1, signal=0, reason=START_FAILURE, at=root.ended_at or "", message=message)
@@ -58,7 +58,8 @@ def exit_of(unit: Unit, root: RootState) -> ctr.Exit | None:
     return None
 
 
-def _exit(ended: Ended, at: str) -> ctr.Exit:
+def exit_from(ended: Ended, at: str) -> ctr.Exit:
+    """What the launcher says of an end, as callers are told it."""
     code = 128 + ended.signal if ended.signal and not ended.code else ended.code
     return ctr.Exit(code=code, signal=ended.signal, reason=ended.reason, at=at, message=ended.message)
 

@@ -183,29 +183,35 @@ def test_a_caller_that_goes_leaves_nothing(places: Places) -> None:
     running(places, test)
 
 
+async def attended(host: Host, places: Places, run: Callable[[], Awaitable[ctr.Running]]) -> Launcher:
+    """Start a run whose launcher has come for its streams; root writes nothing of it down from here on."""
+    host.systemd.record = lambda *_, **__: None  # type: ignore[method-assign]
+    came: list[Launcher] = []
+
+    async def launch(_unit: str) -> None:
+        came.append(Launcher(places))
+        await came[0].ask()
+
+    host.systemd.on_start = launch
+    await run()
+    return came[0]
+
+
 @pytest.mark.parametrize("remove", [False, True])
 def test_the_attendants_word_comes_before_systemds(places: Places, remove: bool) -> None:
     async def test(host: Host, run: Callable[..., Awaitable[ctr.Running]]) -> None:
         record = host.systemd.record
-        host.systemd.record = lambda *_, **__: None  # type: ignore[method-assign]
-        came: list[Launcher] = []
-
-        async def launch(_unit: str) -> None:
-            came.append(Launcher(places))
-            await came[0].ask()
-
-        host.systemd.on_start = launch
-        await run(remove=remove)
+        launcher = await attended(host, places, lambda: run(remove=remove))
         record(UNIT, started_at="2026-01-01T00:00:00Z")
         waiting = asyncio.create_task(host.ctrd.wait("web"))
         await asyncio.sleep(0.01)
         assert not waiting.done()
         exit = {"code": 7, "signal": 0, "reason": "exit", "message": ""}
         record(UNIT, ended_at="2026-01-01T00:00:09Z", exit=exit)
-        await came[0].say(exit=7, signal=0, reason="exit", message="", at="2026-01-01T00:00:09Z")
+        await launcher.say(exit=7, signal=0, reason="exit", message="", at="2026-01-01T00:00:09Z")
         if remove:
-            assert await came[0].told() == b'{"remove":true}'
-            await came[0].say(removed=True)
+            assert await launcher.told() == b'{"remove":true}'
+            await launcher.say(removed=True)
         assert (await waiting).code == 7
         assert UNIT in host.systemd.active  # systemd has not noticed yet
         host.systemd.on_start = None
@@ -228,18 +234,10 @@ def test_the_attendants_word_comes_before_systemds(places: Places, remove: bool)
 def test_what_an_attendant_does_not_remove_is_removed_all_the_same(places: Places) -> None:
     async def test(host: Host, run: Callable[..., Awaitable[ctr.Running]]) -> None:
         record = host.systemd.record
-        host.systemd.record = lambda *_, **__: None  # type: ignore[method-assign]
-        came: list[Launcher] = []
-
-        async def launch(_unit: str) -> None:
-            came.append(Launcher(places))
-            await came[0].ask()
-
-        host.systemd.on_start = launch
-        await run(remove=True)
+        launcher = await attended(host, places, lambda: run(remove=True))
         host.systemd.record = record  # type: ignore[method-assign]
         record(UNIT, started_at="2026-01-01T00:00:00Z")
-        came[0].socket.close()  # it was killed
+        launcher.socket.close()  # it was killed
         waiting = asyncio.create_task(host.ctrd.wait("web"))
         await host.systemd.end(UNIT, 137, 9)
         assert (await waiting).code == 137
